@@ -1,0 +1,138 @@
+"""The config of an experiment: all that a run depends on, as one tree of dataclasses."""
+
+import dataclasses
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.data.pipeline import PipelineConfig
+from flax_transformer.data.sources import DataConfig
+from flax_transformer.data.tokenizer import TokenizerConfig
+from flax_transformer.errors import InputError
+from flax_transformer.evaluation.evaluation_config import EvaluationConfig
+from flax_transformer.json_config import config_from_json, read_json_object
+from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.training.optimizer import OptimizerConfig
+from flax_transformer.training.sharding import MeshConfig
+from flax_transformer.training.training_config import TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """One experiment.
+
+    Attributes:
+        model: sizes and choices of the model; its vocabulary sizes are set from the tokenizer.
+        data: the sentence pairs.
+        tokenizer: how text becomes tokens.
+        pipeline: how pairs become batches.
+        optimizer: the optimizer and its learning rate.
+        training: how long, and what how often.
+        mesh: the arrangement of devices.
+        evaluation: how translations are made and chosen.
+    """
+
+    model: TransformerConfig = TransformerConfig()
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    mesh: MeshConfig = MeshConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other."""
+        if self.pipeline.max_length > self.model.max_positions:
+            raise InputError(
+                f"pipeline.max_length must be at most model.max_positions = "
+                f"{self.model.max_positions}, got {self.pipeline.max_length}."
+            )
+        if self.model.share_source_target_embedding and not self.tokenizer.shared:
+            raise InputError(
+                "model.share_source_target_embedding must be off without tokenizer.shared."
+            )
+
+
+MAY_CHANGE = (
+    "data.data_dir",
+    "pipeline.num_threads",
+    "training.num_steps",
+    "training.checkpoint_every",
+    "training.eval_every",
+    "training.log_every",
+    "training.accumulation_steps",
+    "training.keep_last",
+    "training.keep_best",
+    "training.patience",
+    "training.average_last",
+    "optimizer",
+    "mesh",
+    "evaluation",
+)
+"""What may differ between a run and its continuation; all else would make it another run."""
+
+
+def read_config_file(path: Path) -> ExperimentConfig:
+    """Run ``get_config()`` of a Python file.
+
+    Raises:
+        InputError: there is no such file, or it does not give an ExperimentConfig.
+    """
+    if not path.is_file():
+        raise InputError(f"--config must be a Python file, got {path}, which is none.")
+    get_config = runpy.run_path(str(path)).get("get_config")
+    config = get_config() if callable(get_config) else None
+    if not isinstance(config, ExperimentConfig):
+        raise InputError(f"{path} must define get_config() -> ExperimentConfig.")
+    return config
+
+
+def save_config(config: ExperimentConfig, path: Path) -> None:
+    """Write a config as JSON."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    temporary.replace(path)
+
+
+def load_config(path: Path) -> ExperimentConfig:
+    """Read what :func:`save_config` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or has an unknown key.
+    """
+    return config_from_json(ExperimentConfig, read_json_object(path), str(path))
+
+
+def check_continuation(stored: ExperimentConfig, given: ExperimentConfig, workdir: Path) -> None:
+    """Raise InputError if ``given`` would make another run than the one ``stored`` began.
+
+    The message names the first field that differs, and both values.
+    """
+    old, new = flatten_config(stored), flatten_config(given)
+    for name in new:
+        may_change = any(
+            name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_CHANGE
+        )
+        if not may_change and old[name] != new[name]:
+            raise InputError(
+                f"{name} must stay {old[name]!r} in {workdir}, which was started with it, got "
+                f"{new[name]!r}. Use another --workdir for another run."
+            )
+
+
+def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Map dotted names to the values of a tree of dataclasses.
+
+    >>> flatten_config(ExperimentConfig())["mesh.data"]
+    -1
+    """
+    flat = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten_config(value, f"{prefix}{field.name}.")
+        else:
+            flat[f"{prefix}{field.name}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Sentence pairs, tokenizers and the input pipeline."""

@@ -1,0 +1,87 @@
+"""What a position in a stream of batches belongs to, so that no other stream takes it.
+
+Grain restores a position into any stream: with another corpus, tokenizer or seed, training would go
+on silently with other data. Here the position carries a fingerprint of its stream.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from flax_transformer.data.batch import Batch
+from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.tokenizer import TranslationTokenizer
+from flax_transformer.errors import InputError
+
+_NUM_SAMPLED_PAIRS = 1000
+
+
+def digest_pairs(pairs: Sequence[SentencePair]) -> str:
+    """Return the number of ``pairs`` and a hash of at most 1,000 of them, spread evenly.
+
+    >>> digest_pairs([SentencePair("a", "b")])
+    '1 pairs, 0eee9b87'
+    """
+    sha256 = hashlib.sha256()
+    for pair in spread_evenly(pairs, _NUM_SAMPLED_PAIRS):
+        sha256.update(repr(tuple(pair)).encode("utf-8", "backslashreplace"))
+    return f"{len(pairs)} pairs, {sha256.hexdigest()[:8]}"
+
+
+def digest_tokenizer(tokenizer: TranslationTokenizer) -> str:
+    """Return a hash of both models, and the exponent of subword regularisation."""
+    models = hashlib.sha256(tokenizer.source.model + tokenizer.target.model).hexdigest()[:8]
+    return f"{models}, subword_regularization {tokenizer.source.subword_regularization}"
+
+
+def spread_evenly(pairs: Sequence[SentencePair], count: int) -> list[SentencePair]:
+    """Return ``count`` elements of ``pairs`` (all, if there are fewer) at even distances.
+
+    >>> spread_evenly(range(100), 4)
+    [0, 33, 66, 99]
+    """
+    indices = np.linspace(0, len(pairs) - 1, min(len(pairs), count)).astype(int)
+    return [pairs[index] for index in indices.tolist()]
+
+
+class FingerprintedDataset(grain.IterDataset):
+    """A dataset whose iterators refuse the position of another stream.
+
+    Args:
+        parent: the stream.
+        fingerprint: names and values of all that determines it.
+    """
+
+    def __init__(self, parent: grain.IterDataset, fingerprint: Mapping[str, str]) -> None:
+        super().__init__(parent)
+        self._fingerprint = dict(fingerprint)
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return _FingerprintedIterator(iter(self.parents[0]), self._fingerprint)
+
+
+class _FingerprintedIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, fingerprint: dict[str, str]) -> None:
+        super().__init__(parent)
+        self._batches: Iterator[Batch] = parent
+        self._fingerprint = fingerprint
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"position": self._parent.get_state(), "stream": dict(self._fingerprint)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        saved = state["stream"]
+        for name in {**self._fingerprint, **saved}:
+            now, then = self._fingerprint.get(name), saved.get(name)
+            if now != then:
+                raise InputError(
+                    f"{name} must be the same as when the position in the data was saved ({then}), "
+                    f"got {now}. Restore the old value or start a new run."
+                )
+        self._parent.set_state(state["position"])

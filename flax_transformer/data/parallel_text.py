@@ -1,0 +1,136 @@
+"""Parallel plain text: two files line by line, or one file of two tab-separated columns."""
+
+import gzip
+import logging
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from flax_transformer.data.sentence_pair import SentencePair, clean_text
+from flax_transformer.errors import InputError
+
+_LOGGER = logging.getLogger(__name__)
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Read the lines of a UTF-8 file, gzip-compressed when its name ends in ``.gz``.
+
+    Only ``\n`` ends a line, so that no character within a sentence (U+2028, a form feed) shifts the
+    lines of one file against the other. A byte order mark is dropped; the ``\r`` of Windows stays.
+
+    Raises:
+        InputError: the file cannot be read or is not valid UTF-8; the message names file and line.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} must be a whole gzip file, got a damaged one: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{path} must be a readable file: {error.strerror}.") from None
+    content = content.removeprefix(_BOM)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path} must be valid UTF-8, got byte 0x{content[error.start]:02x} in line {line}. "
+            "Convert it, for example with iconv."
+        ) from None
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_parallel_text(
+    directory: Path, stem: str, source_language: str, target_language: str
+) -> list[SentencePair]:
+    """Read ``<stem>.<language>[.gz]`` for both languages, or ``<stem>.tsv[.gz]``, line by line.
+
+    The pairs are not filtered yet, so pair N comes from line N + 1.
+
+    Raises:
+        InputError: a file is missing or damaged, the two files differ in length, or a line of the
+            TSV file has not two columns.
+    """
+    names = [f"{stem}.{source_language}", f"{stem}.{target_language}"]
+    table = find_file(directory, f"{stem}.tsv")
+    source_path, target_path = (find_file(directory, name) for name in names)
+    if source_path is None and target_path is None and table is not None:
+        return _read_table(table)
+    if source_path is None or target_path is None:
+        missing = names[0] if source_path is None else names[1]
+        raise InputError(
+            f"{directory / missing} must exist (as such, with .gz, or both languages in "
+            f"{stem}.tsv), got no such file."
+        )
+    sources, targets = read_lines(source_path), read_lines(target_path)
+    if len(sources) != len(targets):
+        raise InputError(
+            f"{source_path} and {target_path} must have as many lines as each other, "
+            f"got {len(sources)} and {len(targets)}."
+        )
+    return [
+        SentencePair(clean_text(source), clean_text(target))
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+
+def keep_labelled(
+    pairs: Sequence[SentencePair], label_file: Path, labels: Sequence[str]
+) -> list[SentencePair]:
+    """Keep the pairs whose line in ``label_file`` is one of ``labels``.
+
+    Raises:
+        InputError: the file has another number of lines, or lacks one of the labels.
+    """
+    found = [line.strip() for line in read_lines(label_file)]
+    if len(found) != len(pairs):
+        raise InputError(
+            f"{label_file} must have one label for each of the {len(pairs)} lines of text, "
+            f"got {len(found)}."
+        )
+    missing = sorted(set(labels) - set(found))
+    if missing:
+        known = ", ".join(sorted(set(found)))
+        raise InputError(f"labels must occur in {label_file} ({known}), got {', '.join(missing)}.")
+    return [pair for pair, label in zip(pairs, found, strict=True) if label in labels]
+
+
+def drop_empty(pairs: Sequence[SentencePair], name: str) -> list[SentencePair]:
+    """Drop the pairs with an empty side, and log how many.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    kept = [pair for pair in pairs if pair.source and pair.target]
+    if not kept:
+        raise InputError(f"{name} must contain sentence pairs, got {len(pairs)} lines and no pair.")
+    if len(kept) < len(pairs):
+        _LOGGER.warning(
+            "%s: dropped %d of %d pairs, because a side is empty.",
+            name,
+            len(pairs) - len(kept),
+            len(pairs),
+        )
+    return kept
+
+
+def find_file(directory: Path, name: str) -> Path | None:
+    """Return the path of a file, plain or with ``.gz``, or None if there is neither."""
+    for path in (directory / name, directory / f"{name}.gz"):
+        if path.exists():
+            return path
+    return None
+
+
+def _read_table(path: Path) -> list[SentencePair]:
+    pairs = []
+    for number, line in enumerate(read_lines(path), start=1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise InputError(
+                f"{path} must have two columns (source, tab, target) in every line, "
+                f"got {len(columns)} in line {number}."
+            )
+        pairs.append(SentencePair(clean_text(columns[0]), clean_text(columns[1])))
+    return pairs

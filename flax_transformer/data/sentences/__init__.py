@@ -1,0 +1,1 @@
+"""A small English to Portuguese grammar: lexicon, inflection, sentences."""

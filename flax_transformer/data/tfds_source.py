@@ -1,0 +1,165 @@
+"""TFDS datasets as random-access sequences of sentence pairs, read without TensorFlow."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+
+from flax_transformer.data import en_pt_sentences
+from flax_transformer.data.prepare import prepare_dataset
+from flax_transformer.data.sentence_pair import SentencePair, clean_text
+from flax_transformer.data.tfds_builders import (
+    check_random_access,
+    is_prepared,
+    languages_of,
+    make_builder,
+    name_of,
+    one_line,
+)
+from flax_transformer.errors import InputError
+
+
+class TfdsSentencePairs(Sequence[SentencePair]):
+    """The sentence pairs of one split, decoded when they are asked for.
+
+    ``examples`` yields one dictionary per index, from language code to text (bytes or str).
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[dict[str, bytes | str]],
+        *,
+        name: str,
+        source_language: str,
+        target_language: str,
+    ) -> None:
+        self._examples = examples
+        self._name = name
+        self._source_language = source_language
+        self._target_language = target_language
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> SentencePair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SentencePair]: ...
+    def __getitem__(self, index: int | slice) -> SentencePair | list[SentencePair]:
+        """Decode a pair, or several."""
+        if isinstance(index, slice):
+            return [self._pair(position) for position in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self._name} has {len(self)} pairs, got index {index}")
+        return self._pair(index % len(self))
+
+    def __iter__(self) -> Iterator[SentencePair]:
+        return (self._pair(index) for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        languages = f"{self._source_language}-{self._target_language}"
+        return f"{type(self).__name__}({self._name}, {languages}, {len(self)} pairs)"
+
+    def _pair(self, index: int) -> SentencePair:
+        try:
+            example = self._examples[index]
+            return SentencePair(
+                _decode(example[self._source_language]), _decode(example[self._target_language])
+            )
+        except Exception as error:  # what a damaged record raises depends on where it breaks
+            raise InputError(
+                f"{self._name} must have whole records, got a damaged one at index {index} "
+                f"({one_line(error)}). Remove the dataset's directory and prepare it again."
+            ) from None
+
+
+def load_tfds_pairs(
+    dataset: str,
+    split: str,
+    *,
+    source_language: str,
+    target_language: str,
+    data_dir: Path,
+) -> TfdsSentencePairs:
+    """Open a split of a prepared translation dataset.
+
+    Args:
+        dataset: TFDS name or prepared directory; the embedded dataset is prepared if need be.
+        split: TFDS split expression, such as "train", "train[:90%]" or "train+validation".
+        source_language: code of the language that is translated from.
+        target_language: code of the language that is translated to.
+        data_dir: where datasets that are given by name lie.
+
+    Raises:
+        InputError: the dataset is not prepared or not readable at random, has not these languages
+            or this split, or its files do not hold what ``dataset_info.json`` says.
+    """
+    if dataset == en_pt_sentences.NAME:
+        prepare_dataset(dataset, data_dir)
+    builder = make_builder(dataset, data_dir)
+    name = name_of(builder)
+    if not is_prepared(builder):
+        raise InputError(
+            f"dataset must be prepared, got {dataset!r}, which is not in {data_dir}. "
+            f"Run: flax-transformer prepare {name} --data-dir {data_dir}"
+        )
+    check_random_access(builder)
+    for language in (source_language, target_language):
+        if language not in languages_of(builder):
+            raise InputError(
+                f"source_language and target_language must be two of "
+                f"{', '.join(languages_of(builder))} ({name}), got {language!r}."
+            )
+    examples = _open_split(builder, split)
+    _check_files(builder, split, len(examples))
+    return TfdsSentencePairs(
+        examples,
+        name=f"{name} {split}",
+        source_language=source_language,
+        target_language=target_language,
+    )
+
+
+def _open_split(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict[str, bytes | str]]:
+    """Open a split as TFDS's random-access data source."""
+    try:
+        return builder.as_data_source(split)
+    except Exception as error:  # from the split expression, or from the reader of the files
+        splits = ", ".join(builder.info.splits)
+        raise InputError(
+            f"split must be an expression over {splits} with readable files in "
+            f"{builder.data_dir}, got {split!r}: {one_line(error)}"
+        ) from None
+
+
+def _check_files(builder: tfds.core.DatasetBuilder, split: str, num_examples: int) -> None:
+    """Compare the number of records of each file of a split with ``dataset_info.json``.
+
+    A file that was cut short may open without an error.
+    """
+    instructions = builder.info.splits[split].file_instructions
+    for instruction in instructions:
+        expected = instruction.examples_in_shard
+        try:
+            reader = ArrayRecordReader(instruction.filename)
+            found = reader.num_records()
+            reader.close()
+        except Exception as error:
+            raise InputError(
+                f"{instruction.filename} must be a whole array_record file: {one_line(error)}"
+            ) from None
+        if found != expected:
+            raise InputError(
+                f"{instruction.filename} must hold {expected} records (dataset_info.json), got "
+                f"{found}. Remove the dataset's directory and prepare it again."
+            )
+    total = sum(instruction.take for instruction in instructions)
+    if num_examples != total or not total:
+        raise InputError(f"split must hold sentence pairs, got {num_examples} in {split!r}.")
+
+
+def _decode(text: bytes | str) -> str:
+    """Accept what files hold (bytes) and what TFDS's mock data holds (str)."""
+    return clean_text(text.decode("utf-8") if isinstance(text, bytes) else text)

@@ -1,0 +1,110 @@
+"""From a window of sentence pairs to packed rows or to bucketed batches.
+
+Both are pure functions of the pairs and the random generator, so that a window can be made again
+from its number when training resumes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flax_transformer.data.batch import Batch
+from flax_transformer.data.bucketing import Bucket, cut_into_batches
+from flax_transformer.data.packing import pack_best_fit
+from flax_transformer.data.rows import (
+    TokenizedPair,
+    fill_rows,
+    is_empty,
+    limit_length,
+    longer_side,
+    special_tokens,
+    tokenize_pairs,
+)
+from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.tokenizer import TranslationTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPreparation:
+    """Tokenise the pairs of a window, and leave out those that are empty or too long."""
+
+    tokenizer: TranslationTokenizer
+    max_length: int
+    long_pairs: Literal["drop", "cut"]
+
+    def __call__(
+        self, pairs: Sequence[SentencePair], rng: np.random.Generator
+    ) -> list[TokenizedPair]:
+        """Return the usable pairs of a window, in its order; ``rng`` draws their segmentations."""
+        filled = [pair for pair in pairs if not is_empty(pair)]
+        regularized = self.tokenizer.source.subword_regularization > 0
+        tokenized = tokenize_pairs(filled, self.tokenizer, rng if regularized else None)
+        return limit_length(tokenized, self.max_length, self.long_pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedWindow:
+    """Pack a window of pairs into rows of ``prepare.max_length``."""
+
+    prepare: PairPreparation
+
+    def __call__(self, pairs: Sequence[SentencePair], rng: np.random.Generator) -> list[Batch]:
+        """Return the rows, in random order, each as a batch without its first axis."""
+        usable = self.prepare(pairs, rng)
+        row_indices = pack_best_fit(
+            np.array([len(pair.source) for pair in usable], dtype=np.int64),
+            np.array([len(pair.labels) for pair in usable], dtype=np.int64),
+            self.prepare.max_length,
+        )
+        num_rows = int(row_indices.max(initial=-1)) + 1
+        rows = fill_rows(
+            usable,
+            rng.permutation(num_rows)[row_indices],
+            num_rows=num_rows,
+            row_length=self.prepare.max_length,
+            special=special_tokens(self.prepare.tokenizer),
+        )
+        return [Batch(*arrays) for arrays in zip(*rows, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketedWindow:
+    """Sort a window of pairs by length, cut it into batches and keep one process's rows."""
+
+    prepare: PairPreparation
+    buckets: Sequence[Bucket]
+    process_index: int
+    process_count: int
+
+    def __call__(self, pairs: Sequence[SentencePair], rng: np.random.Generator) -> list[Batch]:
+        """Return this process's part of each batch, the batches in random order."""
+        usable = self.prepare(pairs, rng)
+        lengths = np.array([longer_side(pair) for pair in usable], dtype=np.int64)
+        plan = cut_into_batches(lengths, self.buckets)
+        batches = []
+        for index in rng.permutation(len(plan)).tolist():
+            members, bucket = plan[index]
+            rows = fill_rows(
+                [usable[member] for member in members],
+                # At random, so that no process gets all the long pairs or all the empty rows.
+                rng.permutation(bucket.num_rows)[: len(members)],
+                num_rows=bucket.num_rows,
+                row_length=bucket.row_length,
+                special=special_tokens(self.prepare.tokenizer),
+            )
+            size = bucket.num_rows // self.process_count
+            mine = slice(self.process_index * size, (self.process_index + 1) * size)
+            batches.append(Batch(*(array[mine] for array in rows)))
+        return batches
+
+
+def stack_rows(rows: Sequence[Batch]) -> Batch:
+    """Stack rows into a batch, whose arrays are new.
+
+    >>> row = np.array([7, 8, 2])
+    >>> stack_rows([Batch(*[row] * 7), Batch(*[row] * 7)]).source.tolist()
+    [[7, 8, 2], [7, 8, 2]]
+    """
+    return Batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))

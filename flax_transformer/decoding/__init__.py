@@ -1,0 +1,1 @@
+"""Search over a step function, and the binding of a model to it."""

@@ -1,0 +1,108 @@
+"""Decoding with a model: the binding of an encoder–decoder to a search."""
+
+import dataclasses
+import functools
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_transformer.array_types import Array, Bool, Float, Int, Parameters
+from flax_transformer.decoding.beam_search import BeamSearch, beam_search
+from flax_transformer.decoding.greedy import Greedy, greedy_search
+from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.errors import InputError
+from flax_transformer.models.encoder_decoder import DecoderCache, EncoderDecoder, reorder_cache
+from flax_transformer.models.stack import unstack_layers
+
+Strategy: TypeAlias = Greedy | BeamSearch
+
+
+def generate(
+    model: EncoderDecoder,
+    params: Parameters,
+    inputs: Int[Array | np.ndarray, "B S"],
+    *,
+    strategy: Strategy,
+    mask: Bool[Array | np.ndarray, "B S"] | None = None,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+) -> Hypotheses:
+    """Generate the target of each source; compiled once for each shape and strategy.
+
+    The encoder runs once a sentence, and so do the keys and values of cross-attention, which all
+    hypotheses share. A row without any token (a mask of False) gives some finite result.
+
+    Args:
+        model: the model; stacked layers are unstacked here, since a step is faster without scan.
+        params: its parameters.
+        inputs: source tokens, padded.
+        strategy: how to search.
+        mask: True on the source's tokens; None where there is no padding.
+        bos_id: token that the decoder reads first.
+        eos_id: token that ends an output.
+        pad_id: fills the outputs after their end.
+
+    Raises:
+        InputError: a token is outside the vocabulary, or a length is over ``max_positions``.
+    """
+    check_tokens("inputs", inputs, model.config.source_vocab_size)
+    return _generate(model, params, inputs, mask, strategy, bos_id, eos_id, pad_id)
+
+
+def check_tokens(name: str, tokens: Int[Array | np.ndarray, "*B"], vocab_size: int) -> None:
+    """Raise InputError if a token is outside the vocabulary; on the host, before any tracing."""
+    tokens = np.asarray(tokens)
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= vocab_size):
+        raise InputError(
+            f"{name} must hold tokens from 0 to {vocab_size - 1}, "
+            f"got {tokens.min()} to {tokens.max()}."
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "strategy", "bos_id", "eos_id", "pad_id"))
+def _generate(
+    model: EncoderDecoder,
+    params: Parameters,
+    inputs: Int[Array, "B S"],
+    mask: Bool[Array, "B S"] | None,
+    strategy: Strategy,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int,
+) -> Hypotheses:
+    if model.config.scan_layers:
+        model = EncoderDecoder(dataclasses.replace(model.config, scan_layers=False))
+        params = unstack_layers(params)
+    variables = {"params": params}
+    encoded = model.apply(variables, inputs, mask, method="encode")
+    cache = model.apply(
+        variables,
+        encoded,
+        mask,
+        beam_size=strategy.beam_size if isinstance(strategy, BeamSearch) else 1,
+        max_length=strategy.max_length,
+        method="init_cache",
+    )
+
+    def step_fn(
+        tokens: Int[Array, "B W"], cache: DecoderCache
+    ) -> tuple[Float[Array, "B W V"], DecoderCache]:
+        return model.apply(variables, tokens, cache, method="decode_step")
+
+    start_tokens = jnp.full((inputs.shape[0],), bos_id, jnp.int32)
+    if isinstance(strategy, BeamSearch):
+        return beam_search(
+            step_fn,
+            reorder_cache,
+            cache,
+            start_tokens,
+            strategy=strategy,
+            eos_id=eos_id,
+            pad_id=pad_id,
+        )
+    return greedy_search(
+        step_fn, cache, start_tokens, strategy=strategy, eos_id=eos_id, pad_id=pad_id
+    )

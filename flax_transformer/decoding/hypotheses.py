@@ -1,0 +1,33 @@
+"""What a search returns, and the functions that every search asks for."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from flax_transformer.array_types import Array, Float, Int
+
+Cache: TypeAlias = Any
+"""A pytree that a step function keeps between steps."""
+
+StepFn: TypeAlias = Callable[[Int[Array, "B W"], Cache], tuple[Float[Array, "B W V"], Cache]]
+"""Read the last token of each hypothesis; return the next one's logits and the new cache."""
+
+ReorderFn: TypeAlias = Callable[[Cache, Int[Array, "B W"]], Cache]
+"""Let row w of each beam continue what row ``parents[:, w]`` has read so far."""
+
+
+class Hypotheses(NamedTuple):
+    """The best outputs of each input, best first.
+
+    Attributes:
+        tokens: generated tokens with the end token and without the start token, then padding.
+        scores: what the search maximised: the sum of ``token_scores``, divided by the length
+            penalty; -inf where there are fewer hypotheses than were asked for.
+        token_scores: log-probability of each generated token, 0 on padding.
+        lengths: generated tokens with the end token. A hypothesis of ``max_length`` tokens whose
+            last one is not the end token was cut.
+    """
+
+    tokens: Int[Array, "B W T"]
+    scores: Float[Array, "B W"]
+    token_scores: Float[Array, "B W T"]
+    lengths: Int[Array, "B W"]

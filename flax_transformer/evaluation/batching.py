@@ -1,0 +1,109 @@
+"""Batches of few shapes, so that few programs are compiled."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flax_transformer.array_types import Bool, Int
+from flax_transformer.errors import InputError
+
+_SHORTEST_BUCKET = 16
+_ROW_STEP = 4
+
+
+class PlannedBatch(NamedTuple):
+    """Which rows share a batch of ``num_rows`` by ``length`` positions."""
+
+    indices: list[int]
+    num_rows: int
+    length: int
+
+
+def bucket_length(length: int, max_length: int) -> int:
+    """Return the length, 16, 32, 48, 64, 96, 128, … ``max_length``, to which rows are padded.
+
+    >>> [bucket_length(length, 100) for length in (1, 16, 17, 33, 50, 97, 100)]
+    [16, 16, 32, 48, 64, 100, 100]
+    """
+    power = max(_SHORTEST_BUCKET, 1 << (length - 1).bit_length())
+    between = power * 3 // 4
+    bucket = between if length <= between and between > 2 * _SHORTEST_BUCKET else power
+    return min(bucket, max_length)
+
+
+def plan_batches(
+    lengths: Sequence[int], *, batch_tokens: int, max_length: int
+) -> list[PlannedBatch]:
+    """Sort rows by length into batches that are padded to few shapes, longest rows first.
+
+    The rows of a batch are of one bucket, whatever else is there: what depends on the padded
+    length is a row's own. A bucket of more than one batch has one shape; a smaller one has 1, 4,
+    16, 64, … rows. Rows that are too many are to be filled and ignored.
+
+    Args:
+        lengths: tokens of each row, at most ``max_length``.
+        batch_tokens: positions of a batch at most, padding included; a row longer than that is a
+            batch by itself.
+        max_length: longest bucket.
+
+    Raises:
+        InputError: ``batch_tokens`` is under 1.
+
+    >>> for batch in plan_batches([3, 17, 2], batch_tokens=32, max_length=100):
+    ...     print(*batch)
+    [1] 1 32
+    [0, 2] 2 16
+    """
+    if batch_tokens < 1:
+        raise InputError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        buckets[bucket_length(lengths[index], max_length)].append(index)
+    batches = []
+    for length, indices in sorted(buckets.items(), reverse=True):
+        num_rows = _round_up_rows(len(indices), max(1, batch_tokens // length))
+        for start in range(0, len(indices), num_rows):
+            batches.append(PlannedBatch(indices[start : start + num_rows], num_rows, length))
+    return batches
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], *, num_rows: int, length: int, pad_id: int
+) -> Int[np.ndarray, "B S"]:
+    """Return ``rows`` as an array padded on the right; copies of the first fill up the rows.
+
+    A copy ends its search when its original does, so that it never keeps a batch waiting.
+
+    >>> pad_rows([[5, 6], [7]], num_rows=3, length=3, pad_id=0)
+    array([[5, 6, 0],
+           [7, 0, 0],
+           [5, 6, 0]], dtype=int32)
+    """
+    padded = np.full((num_rows, length), pad_id, np.int32)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    padded[len(rows) :] = padded[0]
+    return padded
+
+
+def make_length_mask(
+    rows: Sequence[Sequence[int]], *, num_rows: int, length: int
+) -> Bool[np.ndarray, "B S"]:
+    """Return True on the tokens of what :func:`pad_rows` returns for the same arguments.
+
+    >>> make_length_mask([[5, 6], [7]], num_rows=3, length=3).astype(int)
+    array([[1, 1, 0],
+           [1, 0, 0],
+           [1, 1, 0]])
+    """
+    lengths = pad_rows([[len(row)] for row in rows], num_rows=num_rows, length=1, pad_id=0)
+    return np.arange(length) < lengths
+
+
+def _round_up_rows(count: int, max_rows: int) -> int:
+    rows = 1
+    while rows < count:
+        rows *= _ROW_STEP
+    return min(rows, max_rows)

@@ -1,0 +1,32 @@
+"""Source lines as the tokens that the model reads."""
+
+import logging
+from collections.abc import Sequence
+
+from flax_transformer.data.sentence_pair import clean_text
+from flax_transformer.data.sentencepiece_model import Tokenizer
+
+_logger = logging.getLogger(__name__)
+
+
+def encode_sources(
+    tokenizer: Tokenizer, lines: Sequence[str], *, max_length: int, first_line: int = 1
+) -> list[list[int]]:
+    """Return the tokens of each line behind one another, with the end token.
+
+    A line is cleaned as training text is. A line of more than ``max_length`` tokens is cut, its end
+    token kept, and a warning names it; lines are counted from ``first_line``.
+    """
+    sources = []
+    for number, line in enumerate(lines, start=first_line):
+        tokens = tokenizer.encode(clean_text(line))
+        if len(tokens) >= max_length:
+            _logger.warning(
+                "line %d has %d tokens, more than the %d that fit: its end is cut off",
+                number,
+                len(tokens) + 1,
+                max_length,
+            )
+            del tokens[max_length - 1 :]
+        sources.append([*tokens, tokenizer.eos_id])
+    return sources

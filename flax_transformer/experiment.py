@@ -1,0 +1,255 @@
+"""An experiment from its config to its test score."""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from flax_transformer.array_types import Parameters
+from flax_transformer.config import (
+    ExperimentConfig,
+    check_continuation,
+    load_config,
+    save_config,
+)
+from flax_transformer.data.pipeline import make_training_batches
+from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.sources import describe_direction, load_sentence_pairs
+from flax_transformer.data.tokenizer import TranslationTokenizer, train_tokenizer
+from flax_transformer.decoding.generate import Strategy
+from flax_transformer.evaluation.metrics import Scores, corpus_scores
+from flax_transformer.evaluation.translate import translate
+from flax_transformer.interop.pretrained import (
+    CHECKPOINT_DIRECTORY,
+    CONFIG_FILE,
+    MODEL_DIRECTORY,
+    TOKENIZER_DIRECTORY,
+    Pretrained,
+    load_pretrained,
+    save_model,
+)
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.training.averaging import average_parameters
+from flax_transformer.training.checkpoint_reader import list_steps, restore_parameters
+from flax_transformer.training.loop import DEV_SCORE, Ending, train
+from flax_transformer.training.optimizer import make_optimizer, make_schedule
+from flax_transformer.training.sharding import make_mesh, num_batch_shards, num_parameters
+
+RESULTS_FILE = "results.json"
+
+
+class Corpus(NamedTuple):
+    """The sentence pairs of an experiment; the test set is read once, at the end."""
+
+    train: Sequence[SentencePair]
+    dev: Sequence[SentencePair]
+    test: Sequence[SentencePair] | None
+
+
+def run_experiment(config: ExperimentConfig, workdir: Path) -> bool:
+    """Train, or go on training, what ``config`` describes; then choose on dev and test once.
+
+    ``workdir`` gets ``config.json``, ``tokenizer/``, ``checkpoints/``, ``metrics.jsonl``,
+    ``tensorboard/``, ``model/`` (the best parameters so far) and, at the end, ``results.json``.
+
+    Returns:
+        False if a signal ended the training before its time.
+
+    Raises:
+        InputError: the config, the data or what is in ``workdir`` cannot be used.
+        DivergenceError: the loss is not a finite number.
+    """
+    start = time.perf_counter()
+    mesh = make_mesh(config.mesh)
+    corpus = _load_corpus(config)
+    _say(f"{describe_direction(config.data)}, {_describe_sizes(corpus)}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    tokenizer = _load_or_train_tokenizer(config, corpus, workdir)
+    config = _with_vocabulary(config, tokenizer)
+    if (workdir / CONFIG_FILE).exists():
+        check_continuation(load_config(workdir / CONFIG_FILE), config, workdir)
+    save_config(config, workdir / CONFIG_FILE)
+
+    ending = _train(config, corpus, tokenizer, mesh, workdir)
+    if ending is Ending.INTERRUPTED:
+        return False
+    _say(f"training ended after {_minutes(start)}: {ending.value}")
+    chosen = _choose_on_dev(config, corpus, workdir)
+    if corpus.test:
+        _test(config, corpus.test, workdir, chosen)
+    return True
+
+
+def _load_corpus(config: ExperimentConfig) -> Corpus:
+    data = config.data
+    return Corpus(
+        train=load_sentence_pairs(data, data.train),
+        dev=load_sentence_pairs(data, data.dev),
+        test=None if data.test is None else load_sentence_pairs(data, data.test),
+    )
+
+
+def _describe_sizes(corpus: Corpus) -> str:
+    sizes = {name: pairs for name, pairs in corpus._asdict().items() if pairs}
+    return "sentence pairs: " + ", ".join(f"{len(pairs):,} {name}" for name, pairs in sizes.items())
+
+
+def _load_or_train_tokenizer(
+    config: ExperimentConfig, corpus: Corpus, workdir: Path
+) -> TranslationTokenizer:
+    directory = workdir / TOKENIZER_DIRECTORY
+    if (workdir / CONFIG_FILE).exists():
+        return TranslationTokenizer.load(directory)
+    # The config is written after the tokenizer: without it, what is there may be half of one.
+    tokenizer = train_tokenizer(config.tokenizer, corpus.train, seed=config.training.seed)
+    tokenizer.save(directory)
+    return tokenizer
+
+
+def _with_vocabulary(config: ExperimentConfig, tokenizer: TranslationTokenizer) -> ExperimentConfig:
+    """Set the model's vocabulary sizes to the tokenizer's."""
+    model = dataclasses.replace(
+        config.model,
+        source_vocab_size=tokenizer.source.vocab_size,
+        target_vocab_size=tokenizer.target.vocab_size,
+    )
+    return dataclasses.replace(config, model=model)
+
+
+def _train(
+    config: ExperimentConfig,
+    corpus: Corpus,
+    tokenizer: TranslationTokenizer,
+    mesh: Mesh,
+    workdir: Path,
+) -> Ending:
+    model = EncoderDecoder(config.model)
+    num_steps = config.training.num_steps
+    batches = make_training_batches(
+        corpus.train,
+        tokenizer,
+        config.pipeline,
+        seed=config.training.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        row_multiple=num_batch_shards(mesh) * config.training.accumulation_steps,
+    )
+    _say(
+        f"{num_parameters(_abstract_params(model)):,} parameters, "
+        f"{' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())} devices"
+    )
+
+    def evaluate(params: Parameters) -> dict[str, float]:
+        pretrained = Pretrained(model, params, config.model, tokenizer)
+        strategy = config.evaluation.strategy(config.evaluation.dev_beam_size)
+        scores, _ = _translate_and_score(config, pretrained, corpus.dev, strategy)
+        return {DEV_SCORE: scores.bleu, "dev_chrf": scores.chrf}
+
+    def export_best(params: Parameters) -> None:
+        pretrained = Pretrained(model, params, config.model, tokenizer)
+        save_model(workdir / MODEL_DIRECTORY, pretrained)
+
+    result = train(
+        model,
+        make_optimizer(config.optimizer, num_steps=num_steps),
+        make_schedule(config.optimizer, num_steps=num_steps),
+        batches,
+        config=config.training,
+        mesh=mesh,
+        workdir=workdir,
+        evaluate=evaluate,
+        export_best=export_best,
+    )
+    return result.ending
+
+
+def _choose_on_dev(config: ExperimentConfig, corpus: Corpus, workdir: Path) -> Scores:
+    """Compare the best checkpoint with the average of the last ones; leave the better one.
+
+    Returns its scores on dev, with the search that the test set will be translated with.
+    """
+    strategy = config.evaluation.strategy(config.evaluation.test_beam_size)
+    best = load_pretrained(workdir / MODEL_DIRECTORY)
+    best_scores, _ = _translate_and_score(config, best, corpus.dev, strategy)
+    steps = list_steps(workdir / CHECKPOINT_DIRECTORY)[-config.training.average_last :]
+    if len(steps) < 2:
+        return best_scores
+    like = _abstract_params(best.model)
+    trees = (
+        restore_parameters(workdir / CHECKPOINT_DIRECTORY / str(step), like=like) for step in steps
+    )
+    average = best._replace(params=average_parameters(trees))
+    average_scores, _ = _translate_and_score(config, average, corpus.dev, strategy)
+    _say(
+        f"dev BLEU {best_scores.bleu:.2f} (best checkpoint), {average_scores.bleu:.2f} "
+        f"(average of the last {len(steps)})"
+    )
+    if average_scores.bleu <= best_scores.bleu:
+        return best_scores
+    save_model(workdir / MODEL_DIRECTORY, average)
+    return average_scores
+
+
+def _test(
+    config: ExperimentConfig, pairs: Sequence[SentencePair], workdir: Path, dev_scores: Scores
+) -> None:
+    """Translate the test set with the chosen parameters; print and store the scores."""
+    strategy = config.evaluation.strategy(config.evaluation.test_beam_size)
+    pretrained = load_pretrained(workdir / MODEL_DIRECTORY)
+    scores, translations = _translate_and_score(config, pretrained, pairs, strategy)
+    results = {
+        "seed": config.training.seed,
+        "dev_bleu": dev_scores.bleu,
+        "test_bleu": scores.bleu,
+        "test_chrf": scores.chrf,
+        "test_ter": scores.ter,
+        "signatures": scores.signatures,
+    }
+    (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    for index in np.linspace(0, len(pairs) - 1, config.evaluation.num_examples).astype(int):
+        _say(f"  source       {pairs[index].source}")
+        _say(f"  translation  {translations[index]}")
+        _say(f"  reference    {pairs[index].target}\n")
+    _say(f"test BLEU {scores.bleu:.2f}  chrF {scores.chrf:.2f}  {scores.signatures['bleu']}")
+    _say(f"the model is in {workdir}: flax-transformer translate {workdir}")
+
+
+def _translate_and_score(
+    config: ExperimentConfig,
+    pretrained: Pretrained,
+    pairs: Sequence[SentencePair],
+    strategy: Strategy,
+) -> tuple[Scores, list[str]]:
+    """Translate the sources of ``pairs`` and compare with their untouched targets."""
+    translations = translate(
+        pretrained.model,
+        pretrained.params,
+        pretrained.tokenizer,
+        [pair.source for pair in pairs],
+        strategy=strategy,
+        batch_tokens=config.evaluation.batch_tokens,
+    )
+    hypotheses = [best[0].text for best in translations]
+    return corpus_scores(hypotheses, [pair.target for pair in pairs]), hypotheses
+
+
+def _abstract_params(model: EncoderDecoder) -> Parameters:
+    tokens = np.zeros((1, 1), np.int32)
+    init = functools.partial(model.init, jax.random.key(0))
+    return jax.eval_shape(init, tokens, tokens)["params"]
+
+
+def _minutes(start: float) -> str:
+    return f"{(time.perf_counter() - start) / 60:.1f} minutes"
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)

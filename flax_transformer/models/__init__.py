@@ -1,0 +1,1 @@
+"""Whole Transformers, their configs and presets."""

@@ -1,0 +1,264 @@
+"""The encoder–decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762)."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from flax_transformer.array_types import Array, Bool, Float, Int
+from flax_transformer.errors import InputError
+from flax_transformer.models.stack import Decoder, Encoder
+from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.embedding import Embedding
+from flax_transformer.nn.kv_cache import KeyValues, init_key_values
+from flax_transformer.nn.masks import (
+    combine_masks,
+    make_ancestry_mask,
+    make_causal_mask,
+    make_padding_mask,
+    make_segment_mask,
+)
+from flax_transformer.nn.positions import LearnedPositions, SinusoidalPositions
+
+
+class DecoderCache(NamedTuple):
+    """What decoding keeps between steps; see :mod:`flax_transformer.nn.kv_cache`.
+
+    Attributes:
+        self_attention: keys and values of the tokens so far, shared by the beam's W rows; a layer
+            each, of ``T * W`` slots.
+        cross_attention: keys and values of the source, computed once a sentence; a layer each.
+        source_mask: True on the source's tokens; None where all positions are tokens.
+        ancestry: row of the beam that wrote each token of each hypothesis.
+        index: number of tokens read so far, a scalar.
+    """
+
+    self_attention: tuple[KeyValues, ...]
+    cross_attention: tuple[KeyValues, ...]
+    source_mask: Bool[Array, "B S"] | None
+    ancestry: Int[Array, "B W T"]
+    index: Int[Array, ""]
+
+
+class EncoderDecoder(nn.Module):
+    """A Transformer that reads a source and predicts a target.
+
+    Plain use: ``model.apply({"params": params}, source, target, source_mask, deterministic=True)``.
+    Packed rows, several sentences in one, are given by segment ids (from 1; 0 is padding) and
+    positions (from 0 within each segment) of both sides. Dropout takes its key from
+    ``rngs={"dropout": key}``. An id outside the vocabulary gives NaN logits.
+    """
+
+    config: TransformerConfig
+
+    def setup(self) -> None:
+        """Declare the embeddings, the two stacks and the output projection."""
+        config = self.config
+
+        def embedding(vocab_size: int) -> Embedding:
+            return Embedding(
+                vocab_size, config.model_dim, config.scale_embedding, config.compute_dtype
+            )
+
+        def positions() -> SinusoidalPositions | LearnedPositions:
+            if config.position_encoding == "learned":
+                return LearnedPositions(config.max_positions, config.model_dim)
+            return SinusoidalPositions(
+                config.max_positions, config.model_dim, config.sinusoid_layout
+            )
+
+        self.target_embedding = embedding(config.target_vocab_size)
+        if config.share_source_target_embedding:
+            self.source_embedding = self.target_embedding
+        else:
+            self.source_embedding = embedding(config.source_vocab_size)
+        self.source_positions = positions()
+        self.target_positions = positions()
+        self.embedding_dropout = Dropout(config.dropout_rate)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if not config.share_target_output_embedding:
+            # A table of its own, used only to score states: no bias, like the tied one.
+            self.output_embedding = embedding(config.target_vocab_size)
+
+    def __call__(
+        self,
+        source: Int[Array, "B S"],
+        target: Int[Array, "B T"],
+        source_mask: Bool[Array, "B S"] | None = None,
+        *,
+        source_segment_ids: Int[Array, "B S"] | None = None,
+        source_positions: Int[Array, "B S"] | None = None,
+        target_segment_ids: Int[Array, "B T"] | None = None,
+        target_positions: Int[Array, "B T"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "B T V"]:
+        """Return float32 logits of the token after each position of ``target``.
+
+        Args:
+            source: tokens to read.
+            target: what the decoder reads: the target shifted right, behind a start token.
+            source_mask: True on the source's tokens; None where there is no padding.
+            source_segment_ids: for packed rows, in place of ``source_mask``.
+            source_positions: for packed rows; None counts from the row's start.
+            target_segment_ids: for packed rows; without them the target may be padded on its right.
+            target_positions: as ``source_positions``.
+            deterministic: without dropout.
+
+        Raises:
+            InputError: a row is longer than ``max_positions``, or a mask and segments are mixed.
+        """
+        encoded = self.encode(
+            source,
+            source_mask,
+            segment_ids=source_segment_ids,
+            positions=source_positions,
+            deterministic=deterministic,
+        )
+        return self.decode(
+            target,
+            encoded,
+            source_mask,
+            source_segment_ids=source_segment_ids,
+            segment_ids=target_segment_ids,
+            positions=target_positions,
+            deterministic=deterministic,
+        )
+
+    def encode(
+        self,
+        source: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"] | None = None,
+        *,
+        segment_ids: Int[Array, "B S"] | None = None,
+        positions: Int[Array, "B S"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "B S D"]:
+        """Encode the source; arguments as for :meth:`__call__`."""
+        if segment_ids is not None:
+            if source_mask is not None:
+                raise InputError("source_mask must be None when segment ids are given.")
+            mask = make_segment_mask(segment_ids, segment_ids)
+        else:
+            mask = None if source_mask is None else make_padding_mask(source_mask)
+        states = self.source_embedding(source)
+        encoding = self.source_positions(self._positions_of(source, positions))
+        states = self._add_positions(states, encoding, deterministic=deterministic)
+        return self.encoder(states, mask, deterministic=deterministic)
+
+    def decode(
+        self,
+        target: Int[Array, "B T"],
+        encoded: Float[Array, "B S D"],
+        source_mask: Bool[Array, "B S"] | None = None,
+        *,
+        source_segment_ids: Int[Array, "B S"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        positions: Int[Array, "B T"] | None = None,
+        deterministic: bool = True,
+    ) -> Float[Array, "B T V"]:
+        """Return float32 logits for every position of ``target``; arguments as for __call__."""
+        if (segment_ids is None) != (source_segment_ids is None):
+            raise InputError("segment ids must be given for both source and target, or for none.")
+        self_mask = make_causal_mask(target.shape[1])
+        if segment_ids is not None and source_segment_ids is not None:
+            self_mask = combine_masks(self_mask, make_segment_mask(segment_ids, segment_ids))
+            cross_mask = make_segment_mask(segment_ids, source_segment_ids)
+        else:
+            cross_mask = None if source_mask is None else make_padding_mask(source_mask)
+        states = self.target_embedding(target)
+        encoding = self.target_positions(self._positions_of(target, positions))
+        states = self._add_positions(states, encoding, deterministic=deterministic)
+        states = self.decoder(states, encoded, self_mask, cross_mask, deterministic=deterministic)
+        return self._logits(states)
+
+    def init_cache(
+        self,
+        encoded: Float[Array, "B S D"],
+        source_mask: Bool[Array, "B S"] | None = None,
+        *,
+        beam_size: int = 1,
+        max_length: int,
+    ) -> DecoderCache:
+        """Make the cache to decode up to ``max_length`` tokens of ``beam_size`` hypotheses.
+
+        Raises:
+            InputError: ``max_length`` is over ``max_positions``, or the layers are stacked.
+        """
+        config = self.config
+        if config.scan_layers:
+            raise InputError(
+                "scan_layers must be off to decode. Use unstack_layers on the parameters."
+            )
+        if max_length > config.max_positions:
+            raise InputError(
+                f"max_length must be at most max_positions = {config.max_positions}, "
+                f"got {max_length}."
+            )
+        layer = config.layer_config()
+        batch_size = encoded.shape[0]
+        empty = init_key_values(
+            batch_size,
+            layer.num_heads,
+            layer.head_dim,
+            max_length * beam_size,
+            dtype=config.compute_dtype,
+        )
+        return DecoderCache(
+            self_attention=(empty,) * config.num_decoder_layers,
+            cross_attention=self.decoder.make_cross_key_values(encoded),
+            source_mask=source_mask,
+            ancestry=jnp.zeros((batch_size, beam_size, max_length), jnp.int32),
+            index=jnp.zeros((), jnp.int32),
+        )
+
+    def decode_step(
+        self, tokens: Int[Array, "B W"], cache: DecoderCache
+    ) -> tuple[Float[Array, "B W V"], DecoderCache]:
+        """Read the last token of each hypothesis; return the next one's logits and the cache."""
+        beam_size = tokens.shape[1]
+        index = cache.index
+        rows = jnp.arange(beam_size, dtype=cache.ancestry.dtype)
+        ancestry = cache.ancestry.at[:, :, index].set(rows[None])
+        self_mask = make_ancestry_mask(ancestry, index)
+        cross_mask = None if cache.source_mask is None else make_padding_mask(cache.source_mask)
+        states = self.target_embedding(tokens)
+        encoding = self.target_positions(jnp.broadcast_to(index, tokens.shape))
+        states = self._add_positions(states, encoding, deterministic=True)
+        states, self_attention = self.decoder.step(
+            states, cache.self_attention, cache.cross_attention, self_mask, cross_mask, index
+        )
+        cache = cache._replace(self_attention=self_attention, ancestry=ancestry, index=index + 1)
+        return self._logits(states), cache
+
+    def _positions_of(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"] | None
+    ) -> Int[Array, "#B T"]:
+        length = tokens.shape[1]
+        if length > self.config.max_positions:
+            raise InputError(
+                f"a row must be at most max_positions = {self.config.max_positions} tokens long, "
+                f"got {length}."
+            )
+        return jnp.arange(length)[None] if positions is None else positions
+
+    def _add_positions(
+        self,
+        states: Float[Array, "B T D"],
+        encoding: Float[Array, "#B T D"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "B T D"]:
+        states = states + encoding.astype(states.dtype)
+        return self.embedding_dropout(states, deterministic=deterministic)
+
+    def _logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        if self.config.share_target_output_embedding:
+            return self.target_embedding.attend(states)
+        return self.output_embedding.attend(states)
+
+
+def reorder_cache(cache: DecoderCache, parents: Int[Array, "B W"]) -> DecoderCache:
+    """Let row w continue the hypothesis of row ``parents[:, w]``: moves indices, not the cache."""
+    return cache._replace(ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))

@@ -1,0 +1,138 @@
+"""The config of a Transformer."""
+
+import dataclasses
+from typing import Literal, TypeAlias
+
+from flax_transformer.errors import InputError
+from flax_transformer.nn.blocks import LayerConfig
+from flax_transformer.nn.feed_forward import ACTIVATIONS, Activation
+from flax_transformer.nn.positions import SinusoidLayout
+
+ComputeDtype: TypeAlias = Literal["float32", "bfloat16"]
+PositionEncoding: TypeAlias = Literal["sinusoidal", "learned"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes and choices of an encoder–decoder; the defaults are the paper's base model.
+
+    Attributes:
+        source_vocab_size: tokens of the source; the trainer sets it from the tokenizer.
+        target_vocab_size: tokens of the target; the trainer sets it from the tokenizer.
+        model_dim: size of the states between layers, D.
+        num_encoder_layers: layers of the encoder.
+        num_decoder_layers: layers of the decoder.
+        num_heads: attention heads, N.
+        head_dim: size of each head; None for ``model_dim / num_heads``.
+        feed_forward_dim: size of the hidden layer of the feed-forward network, F.
+        activation: of the feed-forward network.
+        gated_feed_forward: gated variant of the feed-forward network (arXiv 2002.05202).
+        pre_norm: normalise what sub-layers read instead of the sum after them.
+        norm_epsilon: added to the variance by layer normalisation.
+        dropout_rate: of embeddings and of each sub-layer's output.
+        attention_dropout_rate: of the attention weights.
+        feed_forward_dropout_rate: of the hidden layer of the feed-forward network.
+        position_encoding: fixed sinusoids or learned vectors.
+        sinusoid_layout: order of sines and cosines in a sinusoidal encoding.
+        max_positions: longest source and longest target that the model can read, in tokens.
+        scale_embedding: multiply embeddings by √D.
+        share_source_target_embedding: one table for both; needs one vocabulary.
+        share_target_output_embedding: score the output against the target's table.
+        compute_dtype: of the matrix products and the states between them; parameters, softmax,
+            normalisation, logits and loss stay float32.
+        scan_layers: compile one layer and loop over stacked parameters, so that the time to
+            compile does not grow with depth.
+        remat: compute a layer's activations again in the backward pass instead of keeping them.
+    """
+
+    source_vocab_size: int = 32_000
+    target_vocab_size: int = 32_000
+    model_dim: int = 512
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    num_heads: int = 8
+    head_dim: int | None = None
+    feed_forward_dim: int = 2048
+    activation: Activation = "relu"
+    gated_feed_forward: bool = False
+    pre_norm: bool = False
+    norm_epsilon: float = 1e-6
+    dropout_rate: float = 0.1
+    attention_dropout_rate: float = 0.0
+    feed_forward_dropout_rate: float = 0.0
+    position_encoding: PositionEncoding = "sinusoidal"
+    sinusoid_layout: SinusoidLayout = "interleaved"
+    max_positions: int = 1024
+    scale_embedding: bool = True
+    share_source_target_embedding: bool = True
+    share_target_output_embedding: bool = True
+    compute_dtype: ComputeDtype = "float32"
+    scan_layers: bool = False
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a config that cannot work.
+
+        Raises:
+            InputError: names the field, its value and the reason.
+        """
+        for name in (
+            "source_vocab_size",
+            "target_vocab_size",
+            "model_dim",
+            "num_encoder_layers",
+            "num_decoder_layers",
+            "num_heads",
+            "feed_forward_dim",
+            "max_positions",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if not 0.0 < self.norm_epsilon < 1.0:
+            raise InputError(f"norm_epsilon must lie in (0, 1), got {self.norm_epsilon}.")
+        _check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        _check_choice("position_encoding", self.position_encoding, ("sinusoidal", "learned"))
+        _check_choice("sinusoid_layout", self.sinusoid_layout, ("interleaved", "halves"))
+        _check_choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+        if self.head_dim is None and self.model_dim % self.num_heads:
+            raise InputError(
+                f"model_dim must be a multiple of num_heads, got {self.model_dim} and "
+                f"{self.num_heads}. Change one of them or set head_dim."
+            )
+        if self.head_dim is not None and self.head_dim < 1:
+            raise InputError(f"head_dim must be at least 1 or None, got {self.head_dim}.")
+        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
+            raise InputError(
+                f"model_dim must be even for sinusoidal positions, got {self.model_dim}."
+            )
+        if self.share_source_target_embedding and self.source_vocab_size != self.target_vocab_size:
+            raise InputError(
+                "source_vocab_size and target_vocab_size must be equal when "
+                "share_source_target_embedding is set, got "
+                f"{self.source_vocab_size} and {self.target_vocab_size}."
+            )
+
+    def layer_config(self) -> LayerConfig:
+        """Return what each layer is made of."""
+        return LayerConfig(
+            model_dim=self.model_dim,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim or self.model_dim // self.num_heads,
+            feed_forward_dim=self.feed_forward_dim,
+            activation=self.activation,
+            gated_feed_forward=self.gated_feed_forward,
+            pre_norm=self.pre_norm,
+            norm_epsilon=self.norm_epsilon,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            feed_forward_dropout_rate=self.feed_forward_dropout_rate,
+            dtype=self.compute_dtype,
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,0 +1,1 @@
+"""Pure functions and thin Linen modules that Transformers are made of."""

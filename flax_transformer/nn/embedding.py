@@ -1,0 +1,49 @@
+"""Token embeddings, shared with the output projection where the model ties them."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from flax_transformer.array_types import Array, Float, Int
+
+
+class Embedding(nn.Module):
+    """A table of token vectors that embeds tokens and scores states against every token.
+
+    Entries start from a normal distribution of variance 1/D, so that states scaled by √D (section
+    3.4 of arXiv 1706.03762) have unit variance beside the position encodings, and logits of a
+    normalised state have unit variance too.
+
+    Attributes:
+        vocab_size: number of tokens.
+        dim: size of a token's vector.
+        scale_by_sqrt_dim: multiply embeddings (not logits) by √D.
+        dtype: of the embeddings and of the product's operands; logits are float32.
+    """
+
+    vocab_size: int
+    dim: int
+    scale_by_sqrt_dim: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Declare the table."""
+        self.embedding = self.param(
+            "embedding", nn.initializers.normal(self.dim**-0.5), (self.vocab_size, self.dim)
+        )
+
+    def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+        """Embed tokens; an id outside the vocabulary gives NaN, where clamping would hide it."""
+        embedded = self.embedding.at[tokens].get(mode="fill", wrap_negative_indices=False)
+        if self.scale_by_sqrt_dim:
+            embedded = embedded * jnp.sqrt(jnp.float32(self.dim))
+        return embedded.astype(self.dtype)
+
+    def attend(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Return the float32 product of each state with every token's vector."""
+        return jnp.einsum(
+            "...d,vd->...v",
+            states.astype(self.dtype),
+            self.embedding.astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )

@@ -1,0 +1,72 @@
+"""The position-wise feed-forward network (section 3.3 of arXiv 1706.03762) and its variants."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from flax_transformer.array_types import Array, Float
+from flax_transformer.nn.dropout import Dropout
+
+Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+
+def _gelu_exact(inputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jax.nn.gelu(inputs, approximate=False)
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": _gelu_exact,
+    "gelu_tanh": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}
+"""Activation functions by name; ``gelu_tanh`` is the approximation by tanh."""
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them, the same for every position.
+
+    Plain: ``activation(x W1 + b1) W2 + b2`` (equation 2 of the paper). Gated:
+    ``(activation(x Wg) * (x W1)) W2`` without biases (Shazeer, arXiv 2002.05202).
+
+    Attributes:
+        hidden_dim: size of the hidden layer, F.
+        activation: name of the activation.
+        gated: multiply the hidden layer by an activated gate.
+        dropout_rate: of the hidden layer.
+        dtype: of the matrix products.
+    """
+
+    hidden_dim: int
+    activation: Activation = "relu"
+    gated: bool = False
+    dropout_rate: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "*B D"], *, deterministic: bool
+    ) -> Float[Array, "*B D"]:
+        """Transform each position of ``inputs``."""
+        activate = ACTIVATIONS[self.activation]
+
+        def linear(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                use_bias=not self.gated,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                name=name,
+            )
+
+        hidden = linear(self.hidden_dim, "hidden")(inputs)
+        if self.gated:
+            hidden = activate(linear(self.hidden_dim, "gate")(inputs)) * hidden
+        else:
+            hidden = activate(hidden)
+        hidden = Dropout(self.dropout_rate)(hidden, deterministic=deterministic)
+        return linear(inputs.shape[-1], "output")(hidden)

@@ -1,0 +1,204 @@
+"""The training loop: steps, evaluations, checkpoints, and the end in good order."""
+
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import grain
+import jax
+import optax
+from jax.sharding import Mesh
+
+from flax_transformer.array_types import Parameters
+from flax_transformer.data.batch import padding_fraction
+from flax_transformer.errors import DivergenceError
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.training.checkpoint import Checkpointer
+from flax_transformer.training.interruption import InterruptionGuard
+from flax_transformer.training.metrics_log import METRICS_FILE, MetricsLog
+from flax_transformer.training.progress import BestScore, StepMeter
+from flax_transformer.training.sharding import place_batch, state_shardings
+from flax_transformer.training.state import TrainState, init_state
+from flax_transformer.training.step import StepMetrics, TrainStep, make_train_step
+from flax_transformer.training.training_config import TrainingConfig
+
+DEV_SCORE = "dev_bleu"
+"""The metric that chooses the best checkpoint and stops a run early; higher is better."""
+
+Evaluate: TypeAlias = Callable[[Parameters], Mapping[str, float]]
+"""Measure parameters on the dev set; the result holds DEV_SCORE."""
+
+ExportBest: TypeAlias = Callable[[Parameters], None]
+"""Store parameters that scored higher than all before them."""
+
+
+class Ending(enum.Enum):
+    """Why a run ended."""
+
+    FINISHED = "all steps are done"
+    EARLY = "the dev score has stopped rising"
+    INTERRUPTED = "a signal came"
+
+
+class TrainingResult(NamedTuple):
+    """The state at the end of a run, and why it ended."""
+
+    state: TrainState
+    ending: Ending
+
+
+def train(
+    model: EncoderDecoder,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    batches: grain.DatasetIterator,
+    *,
+    config: TrainingConfig,
+    mesh: Mesh,
+    workdir: Path,
+    evaluate: Evaluate,
+    export_best: ExportBest,
+) -> TrainingResult:
+    """Train from the latest checkpoint in ``workdir``, or from the start, to ``num_steps``.
+
+    SIGINT and SIGTERM end the run after the current step with a checkpoint.
+
+    Args:
+        model: the model.
+        optimizer: what turns gradients into updates.
+        schedule: the optimizer's learning rate, for the log.
+        batches: this process's rows of each global batch; its position is set from the checkpoint.
+        config: see TrainingConfig.
+        mesh: the devices, with the axes ``data``, ``fsdp`` and ``tensor``.
+        workdir: holds the checkpoints and the log.
+        evaluate: measures parameters on the dev set.
+        export_best: stores parameters that scored best so far.
+
+    Raises:
+        DivergenceError: the loss is not a finite number.
+        InputError: the checkpoints cannot be read or written, or do not fit the model.
+    """
+    key = jax.random.key(config.seed)
+    make_state = functools.partial(init_state, model, optimizer)
+    abstract_state = jax.eval_shape(make_state, key)
+    shardings = state_shardings(abstract_state, mesh)
+    like = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract_state,
+        shardings,
+    )
+    train_step = jax.jit(
+        make_train_step(
+            model,
+            optimizer,
+            label_smoothing=config.label_smoothing,
+            accumulation_steps=config.accumulation_steps,
+        ),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+    )
+    with Checkpointer(
+        workdir / "checkpoints",
+        keep_last=config.keep_last,
+        keep_best=config.keep_best,
+        best_metric=DEV_SCORE,
+    ) as checkpointer:
+        state = checkpointer.restore_latest(like=like, batches=batches)
+        if state is None:
+            # Made where it will lie: no device ever holds it whole.
+            state = jax.jit(make_state, out_shardings=shardings)(key)
+        else:
+            print(f"resuming after step {int(state.step):,} of {config.num_steps:,}", flush=True)
+        start_step = int(state.step)
+        with MetricsLog(
+            workdir,
+            num_steps=config.num_steps,
+            start_step=start_step,
+            progress=jax.process_index() == 0,
+        ) as log:
+            loop = _Loop(
+                train_step=train_step,
+                schedule=schedule,
+                config=config,
+                mesh=mesh,
+                checkpointer=checkpointer,
+                log=log,
+                best=BestScore.from_log(workdir / METRICS_FILE, DEV_SCORE, last_step=start_step),
+                evaluate=evaluate,
+                export_best=export_best,
+            )
+            return loop.run(state, batches)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Loop:
+    """What the steps of a run share."""
+
+    train_step: TrainStep
+    schedule: optax.Schedule
+    config: TrainingConfig
+    mesh: Mesh
+    checkpointer: Checkpointer
+    log: MetricsLog
+    best: BestScore
+    evaluate: Evaluate
+    export_best: ExportBest
+
+    def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
+        """Train to the last step, or until something ends the run."""
+        config = self.config
+        meter = StepMeter()
+        paddings: list[float] = []
+        step = int(state.step)
+        with InterruptionGuard() as interruption:
+            while step < config.num_steps and not self._is_exhausted():
+                batch = next(batches)
+                paddings.append(padding_fraction(batch))
+                state, metrics = self.train_step(state, place_batch(batch, self.mesh))
+                self._check_finite(step, metrics)
+                meter.add(metrics)
+                step += 1
+                self.log.advance(step)
+                if step % config.log_every == 0 or step == config.num_steps:
+                    learning_rate = float(self.schedule(step - 1))
+                    padding = sum(paddings) / len(paddings)
+                    report = meter.report() | {"learning_rate": learning_rate, "padding": padding}
+                    self.log.write(step, report)
+                    paddings.clear()
+                    meter.reset()
+                if step % config.eval_every == 0 or step == config.num_steps:
+                    self._evaluate_and_save(state, batches)
+                    meter.reset()
+                elif step % config.checkpoint_every == 0:
+                    self.checkpointer.save(state, batches, metrics={})
+                if interruption.requested:
+                    print(f"{interruption.requested}: saving step {step:,}", flush=True)
+                    self.checkpointer.save(state, batches, metrics={})
+                    return TrainingResult(state, Ending.INTERRUPTED)
+        ending = Ending.FINISHED if step >= config.num_steps else Ending.EARLY
+        return TrainingResult(state, ending)
+
+    def _is_exhausted(self) -> bool:
+        return self.config.patience is not None and self.best.num_since >= self.config.patience
+
+    def _check_finite(self, step: int, metrics: StepMetrics) -> None:
+        loss = float(metrics.loss)
+        if not math.isfinite(loss):
+            last_good = self.checkpointer.latest_step()
+            raise DivergenceError(
+                f"the loss of step {step + 1} is {loss} at learning rate "
+                f"{float(self.schedule(step)):.3g}; the last good checkpoint is "
+                f"{'none' if last_good is None else f'step {last_good}'}. Try a lower "
+                "--optimizer.learning-rate or a longer --optimizer.warmup-steps."
+            )
+
+    def _evaluate_and_save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
+        scores = dict(self.evaluate(state.params))
+        self.log.write(int(state.step), scores)
+        self.checkpointer.save(state, batches, metrics=scores)
+        if self.best.update(scores[DEV_SCORE]):
+            self.export_best(state.params)

@@ -1,0 +1,127 @@
+"""Optimizers and their learning-rate schedules, made of Optax's parts."""
+
+import dataclasses
+import math
+from typing import Literal, TypeAlias
+
+import jax.numpy as jnp
+import optax
+
+from flax_transformer.errors import InputError
+
+OptimizerName: TypeAlias = Literal["adam", "adamw", "adafactor"]
+ScheduleName: TypeAlias = Literal["inverse_sqrt", "cosine", "constant"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer; the defaults are those of "Attention Is All You Need" (section 5.3).
+
+    Attributes:
+        name: Adam, AdamW (decoupled weight decay) or Adafactor (arXiv 1804.04235).
+        learning_rate: the highest, reached at the end of the warm-up.
+        schedule: after the warm-up, fall as 1/√step, by half a cosine to zero at the run's last
+            step, or stay.
+        warmup_steps: updates of linear warm-up.
+        b1: decay of Adam's first moment.
+        b2: decay of Adam's second moment.
+        epsilon: added to Adam's denominator.
+        weight_decay: of AdamW.
+        clip_norm: largest global norm of the gradient; None for no clipping.
+    """
+
+    name: OptimizerName = "adam"
+    learning_rate: float = 7e-4
+    schedule: ScheduleName = "inverse_sqrt"
+    warmup_steps: int = 4000
+    b1: float = 0.9
+    b2: float = 0.98
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
+            raise InputError(
+                f"optimizer.learning_rate must be positive and finite, got {self.learning_rate}."
+            )
+        if self.name not in ("adam", "adamw", "adafactor"):
+            raise InputError(f"optimizer.name must be adam, adamw or adafactor, got {self.name!r}.")
+        if self.schedule not in ("inverse_sqrt", "cosine", "constant"):
+            raise InputError(
+                "optimizer.schedule must be inverse_sqrt, cosine or constant, "
+                f"got {self.schedule!r}."
+            )
+        if self.warmup_steps < 1:
+            raise InputError(f"optimizer.warmup_steps must be at least 1, got {self.warmup_steps}.")
+        for name in ("b1", "b2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if not self.epsilon > 0.0:
+            raise InputError(f"optimizer.epsilon must be positive, got {self.epsilon}.")
+        if not self.weight_decay >= 0.0:
+            raise InputError(
+                f"optimizer.weight_decay must not be negative, got {self.weight_decay}."
+            )
+        if self.weight_decay > 0.0 and self.name != "adamw":
+            raise InputError("optimizer.weight_decay needs optimizer.name adamw.")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise InputError(f"optimizer.clip_norm must be positive or None, got {self.clip_norm}.")
+
+
+def peak_learning_rate(*, model_dim: int, warmup_steps: int) -> float:
+    """Return the highest learning rate of the paper's schedule, ``(D * warmup)^-0.5``.
+
+    Equation 3: ``D^-0.5 * min(step^-0.5, step * warmup^-1.5)``, which is highest at the end of the
+    warm-up.
+
+    >>> round(peak_learning_rate(model_dim=512, warmup_steps=4000), 7)
+    0.0006988
+    """
+    return (model_dim * warmup_steps) ** -0.5
+
+
+def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the number of updates made so far.
+
+    The first update, after none so far, has ``1 / warmup_steps`` of the highest rate.
+
+    >>> schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_steps=4), num_steps=99)
+    >>> [float(schedule(updates)) for updates in (0, 3, 15)]
+    [0.25, 1.0, 0.5]
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+
+    def schedule(updates: optax.ScalarOrSchedule) -> jnp.ndarray:
+        step = jnp.asarray(updates, jnp.float32) + 1.0
+        if config.schedule == "inverse_sqrt":
+            after = jnp.sqrt(warmup / step)
+        elif config.schedule == "cosine":
+            progress = (step - warmup) / max(num_steps - warmup, 1)
+            after = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        else:
+            after = jnp.ones_like(step)
+        return peak * jnp.where(step < warmup, step / warmup, after)
+
+    return schedule
+
+
+def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
+    """Make the optimizer: clipping by the global norm, then the update by the schedule."""
+    schedule = make_schedule(config, num_steps=num_steps)
+    if config.name == "adafactor":
+        update = optax.adafactor(schedule)
+    elif config.name == "adamw":
+        update = optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+        )
+    else:
+        update = optax.adam(schedule, b1=config.b1, b2=config.b2, eps=config.epsilon)
+    if config.clip_norm is None:
+        return update
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)

@@ -1,0 +1,67 @@
+"""How long to train, and what to do how often."""
+
+import dataclasses
+
+from flax_transformer.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long to train, and what to do how often.
+
+    Attributes:
+        num_steps: updates of the parameters.
+        checkpoint_every: steps between checkpoints; each evaluation makes one, too.
+        eval_every: steps between evaluations on the dev set.
+        log_every: steps between lines of the log.
+        seed: of parameters, dropout, and the order of the data.
+        label_smoothing: ε of the smoothed labels.
+        accumulation_steps: parts that a batch is computed in, to save memory; the result is the
+            same.
+        keep_last: checkpoints to keep.
+        keep_best: checkpoints to keep besides, the best by dev score.
+        patience: stop after this many evaluations without a better score; None for never.
+        average_last: checkpoints to average at the end, of the last ones that are kept; the
+            average is used if it scores better on the dev set than the best checkpoint does. 1 for
+            no average.
+    """
+
+    num_steps: int = 100_000
+    checkpoint_every: int = 1000
+    eval_every: int = 1000
+    log_every: int = 100
+    seed: int = 0
+    label_smoothing: float = 0.1
+    accumulation_steps: int = 1
+    keep_last: int = 5
+    keep_best: int = 1
+    patience: int | None = None
+    average_last: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in (
+            "num_steps",
+            "checkpoint_every",
+            "eval_every",
+            "log_every",
+            "accumulation_steps",
+            "keep_last",
+            "keep_best",
+            "average_last",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"training.seed must be from 0 to 2^32 - 1, got {self.seed}.")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InputError(
+                f"training.label_smoothing must lie in [0, 1), got {self.label_smoothing}."
+            )
+        if self.average_last > self.keep_last:
+            raise InputError(
+                f"training.average_last must be at most training.keep_last = {self.keep_last}, "
+                f"got {self.average_last}."
+            )
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"training.patience must be at least 1 or None, got {self.patience}.")

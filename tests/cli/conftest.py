@@ -1,0 +1,36 @@
+"""The directory of a tiny model, and a way to run commands on it within the process."""
+
+import io
+import sys
+
+import pytest
+from tiny_translator import TinyTranslator, make_tiny_translator
+
+from flax_transformer.cli.main import main
+from flax_transformer.interop.pretrained import Pretrained, save_model
+
+
+@pytest.fixture(scope="session")
+def tiny_translator() -> TinyTranslator:
+    return make_tiny_translator()
+
+
+@pytest.fixture(scope="session")
+def model_directory(tiny_translator, tmp_path_factory):
+    model, params, tokenizer, _ = tiny_translator
+    directory = tmp_path_factory.mktemp("tiny") / "model"
+    save_model(directory, Pretrained(model, params, model.config, tokenizer))
+    return directory
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Return a function of a command line and standard input: (status, output, errors)."""
+
+    def run_main(*argv, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = main([str(argument) for argument in argv])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run_main

@@ -1,0 +1,139 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "flax_transformer", "translate"]
+
+
+@pytest.fixture
+def source(tiny_translator):
+    return [pair.source for pair in tiny_translator.pairs[:3]]
+
+
+@pytest.fixture
+def target(tiny_translator):
+    return [pair.target for pair in tiny_translator.pairs[:3]]
+
+
+def encode(lines):
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def test_a_line_for_a_line(run_main, model_directory, source, target):
+    text = encode(["", *source, "", " "])
+    status, output, errors = run_main("translate", model_directory, stdin=text)
+    assert (status, errors) == (0, "")
+    assert output.split("\n") == ["", *target, "", "", ""]
+    # Without the end of the last line.
+    assert run_main("translate", model_directory, stdin=text[:-1])[1] == output
+    assert run_main("translate", model_directory, "--window", 2, stdin=text)[1] == output
+
+
+def test_no_lines(run_main, model_directory):
+    assert run_main("translate", model_directory) == (0, "", "")
+
+
+def test_files(run_main, model_directory, tmp_path, source, target):
+    (tmp_path / "in").write_bytes(encode(source))
+    options = ["--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert run_main("translate", model_directory, *options) == (0, "", "")
+    assert (tmp_path / "out").read_bytes() == encode(target)
+
+
+def test_scores_follow_a_tab(run_main, model_directory, source, target):
+    _, output, _ = run_main("translate", model_directory, "--scores", stdin=encode(source))
+    fields = [line.split("\t") for line in output.splitlines()]
+    assert [text for text, _ in fields] == target
+    assert all(float(score) < 0.0 for _, score in fields)
+
+
+def test_n_best_lines_hold_the_index_the_text_and_the_score(
+    run_main, model_directory, source, target
+):
+    options = ["--n-best", 3, "--length-penalty", 1, "--length-normalization", "power"]
+    text = encode([source[0], "", source[1]])
+    _, output, _ = run_main("translate", model_directory, *options, stdin=text)
+    fields = [line.split(" ||| ") for line in output.splitlines()]
+    assert [index for index, _, _ in fields] == ["0"] * 3 + ["1"] + ["2"] * 3
+    assert (fields[0][1], fields[4][1]) == (target[0], target[1])
+    for first in (0, 4):
+        scores = [float(score) for _, _, score in fields[first : first + 3]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_translations_that_are_cut_are_counted(run_main, model_directory, source, caplog):
+    run_main("translate", model_directory, "--max-length", 3, stdin=encode([*source, ""]))
+    assert "3 of 4 translations were cut at the length limit" in caplog.text
+
+
+def test_faults_leave_the_output_as_it_was(run_main, model_directory, tmp_path):
+    (tmp_path / "in").write_bytes(b"\n\xff\n")
+    output = tmp_path / "out"
+    output.write_text("before")
+    options = ["--output", output, "--strict"]
+    for path, message in (
+        (tmp_path / "missing", "missing: No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "in", "must be UTF-8, got other bytes in line 2"),
+    ):
+        status, _, errors = run_main("translate", model_directory, "--input", path, *options)
+        assert status == 1
+        assert errors.startswith("flax-transformer translate: error: ")
+        assert message in errors
+        assert errors.count("\n") == 1
+    status, _, errors = run_main("translate", tmp_path / "no-model", *options)
+    assert status == 1
+    assert "no-model" in errors
+    assert output.read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_output_over_input_is_refused(run_main, model_directory, tmp_path):
+    path = tmp_path / "text"
+    path.write_text("before")
+    status, _, errors = run_main("translate", model_directory, "--input", path, "--output", path)
+    assert (status, path.read_text()) == (2, "before")
+    assert "another file than the input" in errors
+
+
+def test_output_is_utf_8_and_messages_go_to_standard_error(model_directory, tiny_translator):
+    pair = next(pair for pair in tiny_translator.pairs if "bird sleeps" in pair.source)
+    done = subprocess.run(
+        [*COMMAND, model_directory],
+        input=pair.source.encode() + b"\n\xff\n",
+        capture_output=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    lines = done.stdout.decode("utf-8").split("\n")
+    assert lines[0] == pair.target
+    assert "á" in pair.target
+    assert len(lines) == 3
+    assert b"WARNING: standard input: line 2 is not UTF-8" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_fault(model_directory):
+    with subprocess.Popen(
+        [*COMMAND, model_directory, "--scores"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        _, errors = process.communicate(b"\n" * 10_000)
+    assert (process.returncode, errors) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_one_line(model_directory):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, model_directory], input=b"\n", stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"flax-transformer translate: error: No space left on device\n"

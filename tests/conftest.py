@@ -1,0 +1,17 @@
+"""What all tests share: simulated devices, and shapes and types checked at run time."""
+
+import os
+
+from jaxtyping import install_import_hook
+
+SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
+
+# JAX reads these when it is first imported and when it first computes: both come later.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES}".strip()
+
+# Every annotation of these packages is checked in every call; under jit, once a trace.
+install_import_hook(
+    ["flax_transformer.nn", "flax_transformer.models"], typechecker="beartype.beartype"
+)

@@ -1,0 +1,154 @@
+import pytest
+
+from flax_transformer.decoding.beam_search import BeamSearch
+from flax_transformer.decoding.generate import generate
+from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.errors import InputError
+from flax_transformer.evaluation.translate import (
+    EMPTY_TRANSLATION,
+    Translation,
+    translate,
+    translate_windows,
+)
+
+STRATEGY = BeamSearch(beam_size=3, num_best=3, length_penalty=0.0)
+TOO_LONG = 17 * "old " + 100 * "x"
+NEW_LINES = [
+    "The The cat",
+    "",
+    "boy red",
+    TOO_LONG,
+    "</s> <pad>",
+    "\u202e\u0430\u0431 \U0001f469\u200d\U0001f467 \x00",
+    " \t\u3000",
+    "\ud800",
+]
+
+
+@pytest.fixture(scope="module")
+def lines(tiny_translator):
+    return [*NEW_LINES, *(pair.source for pair in tiny_translator.pairs[::3])]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_translator):
+    model, params, tokenizer, _ = tiny_translator
+
+    def run(lines, strategy=STRATEGY, **options):
+        return translate(model, params, tokenizer, lines, strategy=strategy, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def expected(run, lines):
+    return run(lines)
+
+
+def assert_same(actual: list[list[Translation]], expected: list[list[Translation]]) -> None:
+    assert len(actual) == len(expected)
+    for n_best, others in zip(actual, expected, strict=True):
+        assert [t._replace(score=0.0) for t in n_best] == [t._replace(score=0.0) for t in others]
+        assert [t.score for t in n_best] == pytest.approx([t.score for t in others], abs=1e-4)
+
+
+def test_outputs_are_in_the_order_of_the_lines(tiny_translator, expected):
+    pairs = tiny_translator.pairs[::3]
+    translations = [n_best[0].text for n_best in expected[len(NEW_LINES) :]]
+    num_right = sum(text == pair.target for text, pair in zip(translations, pairs, strict=True))
+    assert num_right > len(pairs) // 2
+
+
+def test_outputs_do_not_depend_on_order_neighbours_or_batch_size(run, lines, expected):
+    assert_same(run(lines[::-1], batch_tokens=64)[::-1], expected)
+    assert_same(run(lines[3:9]), expected[3:9])
+    assert_same(run(lines[-1:]), expected[-1:])
+
+
+def test_windows_make_no_difference(tiny_translator, lines, expected):
+    model, params, tokenizer, _ = tiny_translator
+    windows = list(
+        translate_windows(model, params, tokenizer, iter(lines), strategy=STRATEGY, window_size=11)
+    )
+    assert [len(window) for window in windows] == [11, 11, len(lines) - 22]
+    assert_same([n_best for window in windows for n_best in window], expected)
+
+
+def test_a_stream_is_read_no_further_than_its_window(tiny_translator):
+    def endless():
+        while True:
+            yield ""
+
+    model, params, tokenizer, _ = tiny_translator
+    windows = translate_windows(
+        model, params, tokenizer, endless(), strategy=STRATEGY, window_size=2
+    )
+    assert next(windows) == [[EMPTY_TRANSLATION], [EMPTY_TRANSLATION]]
+
+
+def test_a_line_without_text_becomes_an_empty_one_without_the_model(tiny_translator):
+    model, _, tokenizer, _ = tiny_translator
+    result = translate(model, {}, tokenizer, ["", " \t", "\u3000\r"], strategy=STRATEGY)
+    assert result == [[EMPTY_TRANSLATION]] * 3
+
+
+def test_hypotheses_are_sorted_and_different(expected):
+    for n_best in expected[len(NEW_LINES) :]:
+        scores = [translation.score for translation in n_best]
+        assert len(n_best) == STRATEGY.num_best
+        assert scores == sorted(scores, reverse=True)
+        assert len({translation.text for translation in n_best}) > 1
+
+
+def test_too_long_a_line_is_cut_and_named(run, caplog, expected, tiny_translator):
+    lines = ["The cat", TOO_LONG]
+    length = len(tiny_translator.tokenizer.source.encode(TOO_LONG)) + 1
+    result = run(lines)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"line 2 has {length} tokens, more than the 61 that fit: its end is cut off"
+    ]
+    assert_same(result[1:], expected[3:4])
+    caplog.clear()
+    run(["The cat"], max_source_length=2)
+    assert "line 1 has" in caplog.text
+
+
+def test_the_length_limit_marks_what_it_cuts(run, lines, expected):
+    short = run(lines[-4:], strategy=Greedy(max_length=3))
+    assert [(t.num_tokens, t.truncated) for (t,) in short] == [(3, True)] * 4
+    assert not any(n_best[0].truncated for n_best in expected[len(NEW_LINES) :])
+
+
+def test_greedy_equals_a_beam_of_one(run, lines):
+    beam = BeamSearch(beam_size=1, length_penalty=0.0)
+    assert_same(run(lines[-6:], strategy=Greedy()), run(lines[-6:], strategy=beam))
+
+
+def test_progress_counts_each_line_once(run, lines):
+    counts = []
+    run(lines, progress=counts.append)
+    assert sum(counts) == len(lines)
+
+
+def test_many_sizes_of_input_need_few_programs(run, tiny_translator, monkeypatch):
+    programs = set()
+
+    def recorded_generate(model, params, inputs, *, strategy, **options):
+        programs.add((inputs.shape, strategy))
+        return generate(model, params, inputs, strategy=strategy, **options)
+
+    monkeypatch.setattr("flax_transformer.evaluation.translate.generate", recorded_generate)
+    for count in range(1, 17):
+        run([tiny_translator.pairs[0].source] * count, batch_tokens=160)
+    assert {shape for shape, _ in programs} == {(1, 16), (4, 16), (10, 16)}
+    assert len(programs) == 3
+
+
+@pytest.mark.parametrize("length", [0, 62])
+def test_max_source_length_must_fit_the_model(run, length):
+    with pytest.raises(InputError, match=f"between 1 and max_positions = 61, got {length}"):
+        run(["The cat"], max_source_length=length)
+
+
+def test_no_lines(run):
+    assert run([]) == []

@@ -1,0 +1,8 @@
+"""Train a translation model: ``python train.py --config configs/quickstart.py --workdir DIR``."""
+
+import sys
+
+from flax_transformer.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
