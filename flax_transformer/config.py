@@ -128,7 +128,7 @@ def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
     >>> flatten_config(ExperimentConfig())["mesh.data"]
     -1
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

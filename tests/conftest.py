@@ -11,7 +11,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES}".strip()
 
-# Every annotation of these packages is checked in every call; under jit, once a trace.
+# Every annotation of these modules is checked in every call; under jit, once a trace. Not so in
+# those with configs: what a user gives them is checked, and refused, by themselves.
 install_import_hook(
-    ["flax_transformer.nn", "flax_transformer.models"], typechecker="beartype.beartype"
+    [
+        "flax_transformer.nn",
+        "flax_transformer.models.encoder_decoder",
+        "flax_transformer.models.stack",
+    ],
+    typechecker="beartype.beartype",
 )

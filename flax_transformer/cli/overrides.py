@@ -54,11 +54,7 @@ def _spellings(name: str, *, is_flag: bool) -> list[str]:
 
 
 def _first_paragraph(boxed: str) -> str:
-    """Take the message out of the box that tyro draws around it, as one line.
-
-    >>> _first_paragraph("╭─ Error ─╮\\n│ no such │\\n│ field   │\\n│ ─────── │\\n│ Help: … │\\n╰─────────╯")
-    'no such field'
-    """
+    """Take the message out of the box that tyro draws around it, as one line."""
     lines = [line.strip("│ ") for line in boxed.splitlines()[1:]]
     message = []
     for line in lines:

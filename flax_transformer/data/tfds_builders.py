@@ -55,14 +55,18 @@ def check_random_access(builder: tfds.core.DatasetBuilder) -> None:
     """Refuse a prepared dataset that cannot be read at random: it must be in array_record format.
 
     Raises:
-        InputError: it is in another format; the message gives the command that converts it.
+        InputError: it is in another format; the message gives the remedy.
     """
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise InputError(
-            f"{builder.data_dir} must be in the array_record format, got "
-            f"{builder.info.file_format.value}. Run: flax-transformer prepare {name_of(builder)} "
-            f"--convert-from {builder.data_dir} --data-dir NEW_DIR, and use NEW_DIR as data_dir."
-        )
+    file_format = builder.info.file_format
+    if file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        return
+    remedy = f"flax-transformer prepare {name_of(builder)} --data-dir NEW_DIR"
+    if file_format == tfds.core.FileFormat.TFRECORD:
+        remedy += f" --convert-from {builder.data_dir}"
+    raise InputError(
+        f"{builder.data_dir} must be in the array_record format, got {file_format.value}. "
+        f"Run: {remedy}, and use NEW_DIR as data_dir."
+    )
 
 
 def languages_of(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:

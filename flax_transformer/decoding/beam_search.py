@@ -81,9 +81,9 @@ def length_divisor(length: Int[Array, "*B"], strategy: BeamSearch) -> Float[Arra
 
 
 class _State(NamedTuple):
-    """The search after ``index`` steps: W unfinished hypotheses and the W best finished ones."""
+    """The search after ``num_steps`` steps: W unfinished hypotheses and the W best finished ones."""
 
-    index: Int[Array, ""]
+    num_steps: Int[Array, ""]
     last: Int[Array, "B W"]
     log_probs: Float[Array, "B W"]
     tokens: Int[Array, "B W T"]
@@ -136,7 +136,7 @@ def beam_search(
         logits, new_cache = step_fn(state.last, state.cache)
         logits = suppress_early_end(
             logits.astype(jnp.float32),
-            state.index,
+            state.num_steps,
             eos_id=eos_id,
             min_length=strategy.min_length,
         )
@@ -156,7 +156,7 @@ def beam_search(
         kept = _take(candidates, places)
         tokens, token_scores = _extend(state, kept)
         new_state = _State(
-            index=state.index + 1,
+            num_steps=state.num_steps + 1,
             last=kept.ids,
             log_probs=log_probs,
             tokens=tokens,
@@ -168,7 +168,7 @@ def beam_search(
         return new_state._replace(is_done=state.is_done | _is_done(new_state, strategy))
 
     state = jax.lax.while_loop(
-        lambda state: (state.index < strategy.max_length) & ~state.is_done.all(),
+        lambda state: (state.num_steps < strategy.max_length) & ~state.is_done.all(),
         step,
         _initial_state(cache, start_tokens, strategy, pad_id),
     )
@@ -204,7 +204,7 @@ def _initial_state(
     # All rows of a beam start equal: all but the first are impossible, or they would stay equal.
     is_first = jnp.broadcast_to(jnp.arange(strategy.beam_size) == 0, shape)
     return _State(
-        index=jnp.zeros((), jnp.int32),
+        num_steps=jnp.zeros((), jnp.int32),
         last=jnp.broadcast_to(start_tokens[:, None], shape).astype(jnp.int32),
         log_probs=jnp.where(is_first, 0.0, -jnp.inf),
         tokens=tokens,
@@ -244,8 +244,8 @@ def _extend(
     tokens = jnp.take_along_axis(state.tokens, parents, axis=1)
     token_scores = jnp.take_along_axis(state.token_scores, parents, axis=1)
     return (
-        tokens.at[:, :, state.index].set(candidates.ids),
-        token_scores.at[:, :, state.index].set(candidates.token_scores),
+        tokens.at[:, :, state.num_steps].set(candidates.ids),
+        token_scores.at[:, :, state.num_steps].set(candidates.token_scores),
     )
 
 
@@ -256,7 +256,7 @@ def _ended(
     places = jnp.broadcast_to(jnp.arange(strategy.beam_size), state.last.shape)
     best = _take(candidates, places)
     tokens, token_scores = _extend(state, best)
-    lengths = jnp.broadcast_to(state.index + 1, state.last.shape)
+    lengths = jnp.broadcast_to(state.num_steps + 1, state.last.shape)
     normalized = best.log_probs / length_divisor(lengths, strategy)
     return Hypotheses(
         tokens=tokens,
@@ -288,7 +288,7 @@ def _is_done(state: _State, strategy: BeamSearch) -> Bool[Array, " B"]:
         return is_exhausted | (state.finished.scores > -jnp.inf).all(axis=1)
     # Log-probabilities only fall, and the divisor is monotone in the length: a score is at most
     # what the present log-probability gives at one of the two ends of the lengths to come.
-    lengths = jnp.stack([state.index + 1, jnp.full_like(state.index, strategy.max_length)])
+    lengths = jnp.stack([state.num_steps + 1, jnp.full_like(state.num_steps, strategy.max_length)])
     bound = (best_unfinished[:, None] / length_divisor(lengths, strategy)).max(axis=1)
     return is_exhausted | (state.finished.scores[:, strategy.num_best - 1] >= bound)
 

@@ -41,9 +41,9 @@ def check_lengths(min_length: int, max_length: int) -> None:
 
 
 class _State(NamedTuple):
-    """The search after ``index`` steps."""
+    """The search after ``num_steps`` steps."""
 
-    index: Int[Array, ""]
+    num_steps: Int[Array, ""]
     last: Int[Array, "B 1"]
     tokens: Int[Array, "B 1 T"]
     token_scores: Float[Array, "B 1 T"]
@@ -76,7 +76,7 @@ def greedy_search(
         logits, new_cache = step_fn(state.last, state.cache)
         logits = suppress_early_end(
             logits.astype(jnp.float32),
-            state.index,
+            state.num_steps,
             eos_id=eos_id,
             min_length=strategy.min_length,
         )
@@ -84,10 +84,10 @@ def greedy_search(
         token = jnp.where(state.is_done, pad_id, ids[..., 0])
         score = best[..., 0] - jax.nn.logsumexp(logits, axis=-1)
         return _State(
-            index=state.index + 1,
+            num_steps=state.num_steps + 1,
             last=token,
-            tokens=state.tokens.at[:, :, state.index].set(token),
-            token_scores=state.token_scores.at[:, :, state.index].set(
+            tokens=state.tokens.at[:, :, state.num_steps].set(token),
+            token_scores=state.token_scores.at[:, :, state.num_steps].set(
                 jnp.where(state.is_done, 0.0, score)
             ),
             lengths=state.lengths + ~state.is_done,
@@ -97,7 +97,7 @@ def greedy_search(
 
     shape = (start_tokens.shape[0], 1)
     state = _State(
-        index=jnp.zeros((), jnp.int32),
+        num_steps=jnp.zeros((), jnp.int32),
         last=start_tokens[:, None].astype(jnp.int32),
         tokens=jnp.full((*shape, strategy.max_length), pad_id, jnp.int32),
         token_scores=jnp.zeros((*shape, strategy.max_length), jnp.float32),
@@ -106,7 +106,7 @@ def greedy_search(
         cache=cache,
     )
     state = jax.lax.while_loop(
-        lambda state: (state.index < strategy.max_length) & ~state.is_done.all(), step, state
+        lambda state: (state.num_steps < strategy.max_length) & ~state.is_done.all(), step, state
     )
     return Hypotheses(
         tokens=state.tokens,

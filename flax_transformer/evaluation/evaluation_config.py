@@ -31,7 +31,9 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if self.batch_tokens < 1:
-            raise InputError(f"evaluation.batch_tokens must be at least 1, got {self.batch_tokens}.")
+            raise InputError(
+                f"evaluation.batch_tokens must be at least 1, got {self.batch_tokens}."
+            )
         if self.num_examples < 0:
             raise InputError(
                 f"evaluation.num_examples must not be negative, got {self.num_examples}."

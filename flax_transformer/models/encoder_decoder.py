@@ -1,4 +1,4 @@
-"""The encoder–decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762)."""
+"""The encoder-decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762)."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.embedding import Embedding
 from flax_transformer.nn.kv_cache import KeyValues, init_key_values
 from flax_transformer.nn.masks import (
-    combine_masks,
     make_ancestry_mask,
     make_causal_mask,
     make_padding_mask,
@@ -31,14 +30,14 @@ class DecoderCache(NamedTuple):
         cross_attention: keys and values of the source, computed once a sentence; a layer each.
         source_mask: True on the source's tokens; None where all positions are tokens.
         ancestry: row of the beam that wrote each token of each hypothesis.
-        index: number of tokens read so far, a scalar.
+        num_tokens: number of tokens read so far, a scalar.
     """
 
     self_attention: tuple[KeyValues, ...]
     cross_attention: tuple[KeyValues, ...]
     source_mask: Bool[Array, "B S"] | None
     ancestry: Int[Array, "B W T"]
-    index: Int[Array, ""]
+    num_tokens: Int[Array, ""]
 
 
 class EncoderDecoder(nn.Module):
@@ -136,12 +135,7 @@ class EncoderDecoder(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B S D"]:
         """Encode the source; arguments as for :meth:`__call__`."""
-        if segment_ids is not None:
-            if source_mask is not None:
-                raise InputError("source_mask must be None when segment ids are given.")
-            mask = make_segment_mask(segment_ids, segment_ids)
-        else:
-            mask = None if source_mask is None else make_padding_mask(source_mask)
+        mask = _make_key_mask(source_mask, segment_ids, segment_ids)
         states = self.source_embedding(source)
         encoding = self.source_positions(self._positions_of(source, positions))
         states = self._add_positions(states, encoding, deterministic=deterministic)
@@ -162,11 +156,9 @@ class EncoderDecoder(nn.Module):
         if (segment_ids is None) != (source_segment_ids is None):
             raise InputError("segment ids must be given for both source and target, or for none.")
         self_mask = make_causal_mask(target.shape[1])
-        if segment_ids is not None and source_segment_ids is not None:
-            self_mask = combine_masks(self_mask, make_segment_mask(segment_ids, segment_ids))
-            cross_mask = make_segment_mask(segment_ids, source_segment_ids)
-        else:
-            cross_mask = None if source_mask is None else make_padding_mask(source_mask)
+        if segment_ids is not None:
+            self_mask &= make_segment_mask(segment_ids, segment_ids)
+        cross_mask = _make_key_mask(source_mask, segment_ids, source_segment_ids)
         states = self.target_embedding(target)
         encoding = self.target_positions(self._positions_of(target, positions))
         states = self._add_positions(states, encoding, deterministic=deterministic)
@@ -210,26 +202,33 @@ class EncoderDecoder(nn.Module):
             cross_attention=self.decoder.make_cross_key_values(encoded),
             source_mask=source_mask,
             ancestry=jnp.zeros((batch_size, beam_size, max_length), jnp.int32),
-            index=jnp.zeros((), jnp.int32),
+            num_tokens=jnp.zeros((), jnp.int32),
         )
 
     def decode_step(
         self, tokens: Int[Array, "B W"], cache: DecoderCache
     ) -> tuple[Float[Array, "B W V"], DecoderCache]:
-        """Read the last token of each hypothesis; return the next one's logits and the cache."""
+        """Read the last token of each hypothesis; return the next one's logits and the cache.
+
+        Logits are NaN once the cache is full, after ``max_length`` steps.
+        """
         beam_size = tokens.shape[1]
-        index = cache.index
+        index = cache.num_tokens
         rows = jnp.arange(beam_size, dtype=cache.ancestry.dtype)
         ancestry = cache.ancestry.at[:, :, index].set(rows[None])
         self_mask = make_ancestry_mask(ancestry, index)
         cross_mask = None if cache.source_mask is None else make_padding_mask(cache.source_mask)
         states = self.target_embedding(tokens)
-        encoding = self.target_positions(jnp.broadcast_to(index, tokens.shape))
+        # XLA clamps a write past the cache's end: a position that does not exist makes it seen.
+        position = jnp.where(index < ancestry.shape[-1], index, self.config.max_positions)
+        encoding = self.target_positions(jnp.broadcast_to(position, tokens.shape))
         states = self._add_positions(states, encoding, deterministic=True)
         states, self_attention = self.decoder.step(
             states, cache.self_attention, cache.cross_attention, self_mask, cross_mask, index
         )
-        cache = cache._replace(self_attention=self_attention, ancestry=ancestry, index=index + 1)
+        cache = cache._replace(
+            self_attention=self_attention, ancestry=ancestry, num_tokens=index + 1
+        )
         return self._logits(states), cache
 
     def _positions_of(
@@ -257,6 +256,19 @@ class EncoderDecoder(nn.Module):
         if self.config.share_target_output_embedding:
             return self.target_embedding.attend(states)
         return self.output_embedding.attend(states)
+
+
+def _make_key_mask(
+    key_mask: Bool[Array, "B S"] | None,
+    query_segment_ids: Int[Array, "B T"] | None,
+    key_segment_ids: Int[Array, "B S"] | None,
+) -> Bool[Array, "B 1 #T S"] | None:
+    """Return the mask of padded rows or of packed ones; None where all positions are tokens."""
+    if query_segment_ids is None or key_segment_ids is None:
+        return None if key_mask is None else make_padding_mask(key_mask)
+    if key_mask is not None:
+        raise InputError("source_mask must be None when segment ids are given.")
+    return make_segment_mask(query_segment_ids, key_segment_ids)
 
 
 def reorder_cache(cache: DecoderCache, parents: Int[Array, "B W"]) -> DecoderCache:

@@ -14,7 +14,7 @@ PositionEncoding: TypeAlias = Literal["sinusoidal", "learned"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Sizes and choices of an encoder–decoder; the defaults are the paper's base model.
+    """Sizes and choices of an encoder-decoder; the defaults are the paper's base model.
 
     Attributes:
         source_vocab_size: tokens of the source; the trainer sets it from the tokenizer.
@@ -76,34 +76,29 @@ class TransformerConfig:
         Raises:
             InputError: names the field, its value and the reason.
         """
-        for name in (
-            "source_vocab_size",
-            "target_vocab_size",
-            "model_dim",
-            "num_encoder_layers",
-            "num_decoder_layers",
-            "num_heads",
-            "feed_forward_dim",
-            "max_positions",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int:
+                _check_size(field.name, value)
+            if field.type is bool and not isinstance(value, bool):
+                raise InputError(f"{field.name} must be True or False, got {value!r}.")
         for name in ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
-        if not 0.0 < self.norm_epsilon < 1.0:
-            raise InputError(f"norm_epsilon must lie in (0, 1), got {self.norm_epsilon}.")
+            rate = getattr(self, name)
+            if not (_is_number(rate) and 0.0 <= rate < 1.0):
+                raise InputError(f"{name} must be a number in [0, 1), got {rate!r}.")
+        if not (_is_number(self.norm_epsilon) and 0.0 < self.norm_epsilon < 1.0):
+            raise InputError(f"norm_epsilon must be a number in (0, 1), got {self.norm_epsilon!r}.")
         _check_choice("activation", self.activation, tuple(ACTIVATIONS))
         _check_choice("position_encoding", self.position_encoding, ("sinusoidal", "learned"))
         _check_choice("sinusoid_layout", self.sinusoid_layout, ("interleaved", "halves"))
         _check_choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
-        if self.head_dim is None and self.model_dim % self.num_heads:
+        if self.head_dim is not None:
+            _check_size("head_dim", self.head_dim)
+        elif self.model_dim % self.num_heads:
             raise InputError(
                 f"model_dim must be a multiple of num_heads, got {self.model_dim} and "
                 f"{self.num_heads}. Change one of them or set head_dim."
             )
-        if self.head_dim is not None and self.head_dim < 1:
-            raise InputError(f"head_dim must be at least 1 or None, got {self.head_dim}.")
         if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise InputError(
                 f"model_dim must be even for sinusoidal positions, got {self.model_dim}."
@@ -131,6 +126,15 @@ class TransformerConfig:
             feed_forward_dropout_rate=self.feed_forward_dropout_rate,
             dtype=self.compute_dtype,
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_size(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

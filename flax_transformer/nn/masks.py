@@ -63,12 +63,3 @@ def make_ancestry_mask(
     is_past = (jnp.arange(length) <= index)[None, None, :, None]
     is_own = ancestry[..., None] == jnp.arange(beam_size)[None, None, None, :]
     return (is_own & is_past).reshape(batch_size, 1, beam_size, length * beam_size)
-
-
-def combine_masks(*masks: Bool[Array, "#B #N #T #S"] | None) -> Bool[Array, "B N T S"] | None:
-    """Allow what every mask allows; a mask of None allows everything."""
-    combined = None
-    for mask in masks:
-        if mask is not None:
-            combined = mask if combined is None else combined & mask
-    return combined

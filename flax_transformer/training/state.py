@@ -11,8 +11,7 @@ from flax_transformer.array_types import Array, Int, Key, Parameters, UInt32
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The parameters and what is needed to go on training them.
 
     Attributes:

@@ -61,7 +61,7 @@ def loss_sums(
         deterministic=dropout_key is None,
         rngs={} if dropout_key is None else {"dropout": dropout_key},
     )
-    losses = cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    losses = cross_entropy(logits, jnp.asarray(batch.labels), label_smoothing=label_smoothing)
     is_token = batch.target_segment_ids != 0
     return LossSums(
         loss=jnp.where(is_token, losses.smoothed, 0.0).sum(),

@@ -155,12 +155,17 @@ def test_a_damaged_description_is_refused(damageable: Path) -> None:
         load_sentence_pairs(tiny(damageable), "train")
 
 
-def test_another_format_is_refused_with_the_command_that_converts(damageable: Path) -> None:
+@pytest.mark.parametrize(
+    ("file_format", "remedy"),
+    [("tfrecord", "--data-dir NEW_DIR --convert-from {}, and"), ("parquet", "NEW_DIR, and")],
+)
+def test_another_format_is_refused_with_the_command_that_helps(
+    damageable: Path, file_format: str, remedy: str
+) -> None:
     info = damageable / "dataset_info.json"
-    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-    command = f"prepare tiny_pairs --convert-from {damageable} --data-dir"
-    with pytest.raises(InputError, match=command):
-        load_sentence_pairs(tiny(damageable), "train")
+    info.write_text(info.read_text().replace('"array_record"', f'"{file_format}"'))
+    with pytest.raises(InputError, match=remedy.format(damageable)):
+        load_sentence_pairs(tiny(damageable), "train[:10]")
 
 
 @pytest.mark.parametrize("split", ["dev", "train[:10%", "train[5000:]", "train[:0]"])

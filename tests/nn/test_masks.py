@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.nn.masks import (
-    combine_masks,
     make_ancestry_mask,
     make_causal_mask,
-    make_padding_mask,
     make_segment_mask,
 )
 
@@ -40,11 +38,3 @@ def test_ancestry_shows_the_slots_that_a_hypothesis_was_written_to():
         for b, w, t, writer in itertools.product(range(B), range(W), range(T), range(W)):
             expected = t <= index and ancestry[b, w, t] == writer
             assert bool(mask[b, 0, w, t * W + writer]) == expected
-
-
-def test_combined_masks_allow_what_all_allow():
-    padding = make_padding_mask(jnp.array([[True] * 3 + [False] * 2, [True] * 5]))
-    combined = combine_masks(None, make_causal_mask(T), padding)
-    assert combined is not None
-    np.testing.assert_array_equal(combined, make_causal_mask(T) & padding)
-    assert combine_masks(None, None) is None

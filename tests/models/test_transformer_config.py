@@ -1,0 +1,101 @@
+"""Configs that cannot work are refused, with the field and the reason."""
+
+import pytest
+
+from flax_transformer.errors import InputError
+from flax_transformer.models.transformer_config import TransformerConfig
+
+NAN, INFINITY = float("nan"), float("inf")
+
+SIZES = (
+    "source_vocab_size",
+    "target_vocab_size",
+    "model_dim",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "head_dim",
+    "feed_forward_dim",
+    "max_positions",
+)
+RATES = ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate")
+SWITCHES = (
+    "gated_feed_forward",
+    "pre_norm",
+    "scale_embedding",
+    "share_source_target_embedding",
+    "share_target_output_embedding",
+    "scan_layers",
+    "remat",
+)
+CHOICES = ("activation", "position_encoding", "sinusoid_layout", "compute_dtype")
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("value", [0, -8, 8.0, NAN, INFINITY, True, "8", (8,)])
+def test_sizes_are_whole_numbers_from_one(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be a whole number of at least 1, got "):
+        TransformerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", set(SIZES) - {"head_dim"})
+def test_only_head_dim_may_be_left_open(name):
+    with pytest.raises(InputError, match=f"^{name} must be"):
+        TransformerConfig(**{name: None})
+    assert TransformerConfig(model_dim=24, num_heads=3).layer_config().head_dim == 8
+    assert TransformerConfig(model_dim=24, num_heads=5, head_dim=7).layer_config().head_dim == 7
+
+
+@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize("value", [1.0, 1, -0.1, NAN, INFINITY, True, False, "0.1", None])
+def test_rates_are_numbers_below_one(name, value):
+    with pytest.raises(InputError, match=rf"^{name} must be a number in \[0, 1\), got "):
+        TransformerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-6, 1.0, NAN, INFINITY, True, "1e-6", None])
+def test_epsilon_is_a_number_between_zero_and_one(value):
+    with pytest.raises(InputError, match=r"^norm_epsilon must be a number in \(0, 1\), got "):
+        TransformerConfig(norm_epsilon=value)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("value", ["no", 0, 1, None])
+def test_switches_are_true_or_false(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be True or False, got "):
+        TransformerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["", "Relu", "float16", None, 3, ["relu"]])
+def test_choices_name_what_there_is(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be one of [a-z0-9_]+, .*, got "):
+        TransformerConfig(**{name: value})
+
+
+def test_every_field_is_checked_by_a_test():
+    fields = {*SIZES, *RATES, *SWITCHES, *CHOICES, "norm_epsilon"}
+    assert fields == set(TransformerConfig.__dataclass_fields__)
+
+
+def test_heads_must_divide_the_model():
+    with pytest.raises(InputError, match=r"model_dim must be a multiple of num_heads, .*head_dim"):
+        TransformerConfig(model_dim=22, num_heads=3)
+
+
+def test_sinusoids_need_pairs():
+    with pytest.raises(InputError, match="model_dim must be even for sinusoidal positions, got 21"):
+        TransformerConfig(model_dim=21, num_heads=3)
+    assert TransformerConfig(model_dim=21, num_heads=3, position_encoding="learned").model_dim == 21
+
+
+def test_a_shared_table_needs_one_vocabulary():
+    with pytest.raises(InputError, match=r"source_vocab_size and target_vocab_size must be equal"):
+        TransformerConfig(source_vocab_size=7, target_vocab_size=11)
+
+
+def test_a_config_is_hashable_and_does_not_change():
+    config = TransformerConfig()
+    assert hash(config) == hash(TransformerConfig())
+    with pytest.raises(AttributeError):
+        config.model_dim = 8
