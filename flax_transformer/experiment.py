@@ -149,8 +149,12 @@ def _train(
     def evaluate(params: Parameters) -> dict[str, float]:
         pretrained = Pretrained(model, params, config.model, tokenizer)
         strategy = config.evaluation.strategy(config.evaluation.dev_beam_size)
-        scores, _ = _translate_and_score(config, pretrained, corpus.dev, strategy)
-        return {DEV_SCORE: scores.bleu, "dev_chrf": scores.chrf}
+        hypotheses = _translate(config, pretrained, corpus.dev, strategy)
+        references = [pair.target for pair in corpus.dev]
+        return {
+            DEV_SCORE: corpus_bleu(hypotheses, references).value,
+            "dev_chrf": corpus_chrf(hypotheses, references).value,
+        }
 
     def export_best(params: Parameters) -> None:
         pretrained = Pretrained(model, params, config.model, tokenizer)

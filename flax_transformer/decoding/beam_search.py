@@ -81,7 +81,7 @@ def length_divisor(length: Int[Array, "*B"], strategy: BeamSearch) -> Float[Arra
 
 
 class _State(NamedTuple):
-    """The search after ``num_steps`` steps: W unfinished hypotheses and the W best finished ones."""
+    """The search after ``num_steps`` steps: W hypotheses to go on, and the W best finished."""
 
     num_steps: Int[Array, ""]
     last: Int[Array, "B W"]

@@ -2,9 +2,23 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float, Int
+
+
+def take_rows(
+    table: Float[Array | np.ndarray, "V D"], indices: Int[Array, "*B"]
+) -> Float[Array, "*B D"]:
+    """Look rows up; an index outside the table gives NaN, where clamping would hide it.
+
+    >>> take_rows(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 2, -1]))
+    Array([[ 3.,  4.],
+           [nan, nan],
+           [nan, nan]], dtype=float32)
+    """
+    return jnp.asarray(table).at[indices].get(mode="fill", wrap_negative_indices=False)
 
 
 class Embedding(nn.Module):
@@ -33,8 +47,8 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        """Embed tokens; an id outside the vocabulary gives NaN, where clamping would hide it."""
-        embedded = self.embedding.at[tokens].get(mode="fill", wrap_negative_indices=False)
+        """Embed tokens; an id outside the vocabulary gives NaN."""
+        embedded = take_rows(self.embedding, tokens)
         if self.scale_by_sqrt_dim:
             embedded = embedded * jnp.sqrt(jnp.float32(self.dim))
         return embedded.astype(self.dtype)

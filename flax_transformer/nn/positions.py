@@ -3,10 +3,10 @@
 from typing import Literal, TypeAlias
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.nn.embedding import take_rows
 
 SinusoidLayout: TypeAlias = Literal["interleaved", "halves"]
 
@@ -54,8 +54,8 @@ class SinusoidalPositions(nn.Module):
 
     def __call__(self, positions: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """Return the float32 encodings; NaN for a position outside the table."""
-        table = jnp.asarray(sinusoidal_table(self.num_positions, self.dim, layout=self.layout))
-        return table.at[positions].get(mode="fill", wrap_negative_indices=False)
+        table = sinusoidal_table(self.num_positions, self.dim, layout=self.layout)
+        return take_rows(table, positions)
 
 
 class LearnedPositions(nn.Module):
@@ -75,4 +75,4 @@ class LearnedPositions(nn.Module):
         table = self.param(
             "embedding", nn.initializers.normal(0.02), (self.num_positions, self.dim)
         )
-        return table.at[positions].get(mode="fill", wrap_negative_indices=False)
+        return take_rows(table, positions)

@@ -1,6 +1,7 @@
 """A tiny encoder-decoder whose sizes are all different, its parameters and a padded batch."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -36,9 +37,9 @@ class Tiny(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    source: np.ndarray
-    target: np.ndarray
-    source_mask: np.ndarray
+    source: jax.Array
+    target: jax.Array
+    source_mask: jax.Array
     source_lengths: tuple[int, ...]
     target_lengths: tuple[int, ...]
 
@@ -73,16 +74,15 @@ def tiny(make_tiny):
 @pytest.fixture(scope="session")
 def logits(tiny):
     """The compiled forward pass of the tiny model, without dropout."""
-    return jax.jit(
-        lambda *args, **kwargs: tiny.model.apply({"params": tiny.params}, *args, **kwargs)
-    )
+    return jax.jit(functools.partial(tiny.model.apply, {"params": tiny.params}))
 
 
 @pytest.fixture(scope="session")
 def pairs():
     """Padded pairs of different lengths; the first fills its row."""
     rng = np.random.default_rng(1)
-    source, target = rng.integers(1, 29, (B, S)), rng.integers(1, 31, (B, T))
+    source = jnp.asarray(rng.integers(1, 29, (B, S)))
+    target = jnp.asarray(rng.integers(1, 31, (B, T)))
     source_lengths, target_lengths = (S, 2, 3), (T, 3, 1)
-    source_mask = np.arange(S)[None] < np.array(source_lengths)[:, None]
+    source_mask = jnp.arange(S)[None] < jnp.array(source_lengths)[:, None]
     return Pairs(source, target, source_mask, source_lengths, target_lengths)

@@ -73,7 +73,7 @@ def test_each_hypothesis_of_a_reordered_beam_attends_to_its_own_path(decoder, pa
             cache = reorder_cache(cache, jnp.asarray(parents))
             paths = np.take_along_axis(paths, parents[:, :, None], axis=1)
         paths[:, :, t] = rng.integers(1, tiny.config.target_vocab_size, paths.shape[:2])
-        logits, cache = step(paths[:, :, t], cache)
+        logits, cache = step(jnp.asarray(paths[:, :, t]), cache)
         for w in range(BEAM_SIZE):
             expected = full(pairs.source, paths[:, w], pairs.source_mask)
             np.testing.assert_allclose(logits[:, w], expected[:, t], atol=2e-5)

@@ -94,7 +94,7 @@ def packed(pairs):
         "target_segment_ids": segments[1],
         "target_positions": positions[1],
     }
-    return source, target, options, places
+    return *jax.tree.map(jnp.asarray, (source, target, options)), places
 
 
 def test_packed_pairs_have_the_logits_of_each_alone(logits, pairs, packed):
@@ -127,9 +127,8 @@ def test_gradients_are_finite_where_a_query_attends_nowhere(tiny, packed):
 def test_padding_does_not_matter(logits, pairs):
     expected = logits(*pairs[:3])
     other_source = np.where(pairs.source_mask, pairs.source, 28)
-    other_target = pairs.target.copy()
-    for b, length in enumerate(pairs.target_lengths):
-        other_target[b, length:] = 30
+    is_target = np.arange(pairs.target.shape[1])[None] < np.array(pairs.target_lengths)[:, None]
+    other_target = np.where(is_target, pairs.target, 30)
     actual = logits(other_source, other_target, pairs.source_mask)
     for b, length in enumerate(pairs.target_lengths):
         np.testing.assert_array_equal(actual[b, :length], expected[b, :length])
@@ -154,7 +153,7 @@ def test_neighbours_do_not_matter(logits, pairs):
 
 
 def test_a_source_of_padding_alone_is_finite(logits, pairs):
-    nothing = np.zeros_like(pairs.source_mask)
+    nothing = jnp.zeros_like(pairs.source_mask)
     assert bool(jnp.isfinite(logits(pairs.source, pairs.target, nothing)).all())
 
 
@@ -193,14 +192,14 @@ def test_dropout_follows_its_key_and_the_rates(make_tiny, pairs):
 
     first, again, other = (logits(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert float(jnp.abs(first - other).min(-1).max()) > 0.0
+    assert float(jnp.abs(first - other).max(-1).min()) > 0.0
 
 
 @pytest.mark.parametrize(("side", "vocab_size"), [("source", 29), ("target", 31)])
 @pytest.mark.parametrize("outside", ["below", "above"])
 def test_an_id_outside_the_vocabulary_is_not_silent(logits, pairs, side, vocab_size, outside):
-    rows = {"source": pairs.source.copy(), "target": pairs.target.copy()}
-    rows[side][0, 0] = -1 if outside == "below" else vocab_size
+    rows = {"source": pairs.source, "target": pairs.target}
+    rows[side] = rows[side].at[0, 0].set(-1 if outside == "below" else vocab_size)
     outputs = logits(rows["source"], rows["target"], pairs.source_mask)
     assert bool(jnp.isnan(outputs[0]).all())
     assert bool(jnp.isfinite(outputs[1:]).all())
@@ -216,7 +215,7 @@ def test_a_row_longer_than_max_positions_is_refused(tiny, side):
 
 def test_masks_and_segment_ids_are_not_mixed(tiny, pairs):
     variables = {"params": tiny.params}
-    source_ids, target_ids = np.ones_like(pairs.source), np.ones_like(pairs.target)
+    source_ids, target_ids = jnp.ones_like(pairs.source), jnp.ones_like(pairs.target)
     ids = {"source_segment_ids": source_ids, "target_segment_ids": target_ids}
     with pytest.raises(InputError, match="source_mask must be None when segment ids are given"):
         tiny.model.apply(variables, *pairs[:3], **ids)
@@ -241,19 +240,16 @@ def test_batches_of_one_shape_are_traced_once(tiny, pairs):
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def loss_gradient(params, source, target, source_mask, key):
-        def loss(params):
-            return tiny.model.apply(
-                {"params": params},
-                source,
-                target,
-                source_mask,
-                deterministic=False,
-                rngs={"dropout": key},
-            ).sum()
-
-        return jax.tree.map(jnp.shape, params), loss(params)
+    def logits(params, source, target, source_mask, key):
+        return tiny.model.apply(
+            {"params": params},
+            source,
+            target,
+            source_mask,
+            deterministic=False,
+            rngs={"dropout": key},
+        )
 
     for step in range(3):
         source = (pairs.source + step) % 29
-        loss_gradient(tiny.params, source, pairs.target, pairs.source_mask, jax.random.key(step))
+        logits(tiny.params, source, pairs.target, pairs.source_mask, jax.random.key(step))

@@ -3,9 +3,10 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from flax_transformer.models.stack import stack_layers, unstack_layers
+from flax_transformer.models.stack import Encoder, stack_layers, unstack_layers
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +69,33 @@ def test_stacked_layers_start_different(make_tiny):
     assert float(kernel.std(axis=(1, 2)).max()) < 1.2 * float(kernel.std(axis=(1, 2)).min())
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
-def test_scanned_layers_drop_different_elements(make_tiny, remat):
-    # With the same masks in both layers, a key would drop the same in layers swapped or not.
-    tiny = make_tiny(
-        scan_layers=True, remat=remat, num_encoder_layers=2, num_decoder_layers=1, pre_norm=True
+def test_every_layer_drops_with_a_mask_of_its_own(make_tiny, scan_layers, remat):
+    config = make_tiny(
+        scan_layers=scan_layers,
+        remat=remat,
+        num_encoder_layers=2,
+        pre_norm=True,
+        dropout_rate=0.5,
+    ).config
+    encoder = Encoder(config)
+    states = jnp.zeros((3, 5, config.model_dim))
+    shapes = jax.eval_shape(
+        lambda: encoder.init(jax.random.key(0), states, None, deterministic=True)
+    )["params"]
+    # Every feed-forward network returns ones, every attention zeros: the layers count how often an
+    # element was kept. The final normalisation moves the counts but keeps them apart.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full(
+            leaf.shape, float("feed_forward'" in str(path) or path[0].key == "final_norm")
+        ),
+        shapes,
     )
-    params = jax.tree.map(jnp.zeros_like, tiny.params)
-    # Feed-forward networks that return ones, whatever they read: the encoder sums up its masks.
-    output = params["encoder"]["layers"]["feed_forward"]["output"]
-    output["bias"] = jnp.ones_like(output["bias"])
-    states = jnp.zeros((7, 5, tiny.config.model_dim))
-    encoder = tiny.model.bind({"params": params}, rngs={"dropout": jax.random.key(0)}).encoder
-
-    del states, encoder
+    outputs = jax.jit(
+        lambda key: encoder.apply(
+            {"params": params}, states, None, deterministic=False, rngs={"dropout": key}
+        )
+    )(jax.random.key(0))
+    for row in np.asarray(outputs).reshape(-1, config.model_dim):
+        assert len(np.unique(row.round(3))) == 3
