@@ -24,7 +24,7 @@ def get_config() -> ExperimentConfig:
             num_encoder_layers=4,
             num_decoder_layers=4,
             num_heads=4,
-            feed_forward_dim=512,
+            feed_forward_dim=256,
             dropout_rate=0.2,
             max_positions=256,
         ),
@@ -38,8 +38,6 @@ def get_config() -> ExperimentConfig:
         ),
         tokenizer=TokenizerConfig(vocab_size=6000),
         pipeline=PipelineConfig(batch_tokens=4096, max_length=64),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=1000),
-        training=TrainingConfig(
-            num_steps=4000, eval_every=250, checkpoint_every=250, log_every=50, average_last=5
-        ),
+        optimizer=OptimizerConfig(learning_rate=4e-3, schedule="cosine", warmup_steps=800),
+        training=TrainingConfig(num_steps=4500, eval_every=500, checkpoint_every=250, log_every=50),
     )

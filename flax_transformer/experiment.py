@@ -1,7 +1,6 @@
 """An experiment from its config to its test score."""
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Sequence
@@ -23,8 +22,7 @@ from flax_transformer.data.pipeline import make_training_batches
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sources import describe_direction, load_sentence_pairs
 from flax_transformer.data.tokenizer import TranslationTokenizer, train_tokenizer
-from flax_transformer.decoding.generate import Strategy
-from flax_transformer.evaluation.metrics import Scores, corpus_scores
+from flax_transformer.evaluation.metrics import corpus_bleu, corpus_chrf, corpus_scores
 from flax_transformer.evaluation.translate import translate
 from flax_transformer.interop.pretrained import (
     CHECKPOINT_DIRECTORY,
@@ -36,11 +34,12 @@ from flax_transformer.interop.pretrained import (
     save_model,
 )
 from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.training.averaging import average_parameters
-from flax_transformer.training.checkpoint_reader import list_steps, restore_parameters
+from flax_transformer.models.parameters import abstract_parameters, num_parameters
+from flax_transformer.training.averaging import average_checkpoints
+from flax_transformer.training.checkpoint_reader import list_steps
 from flax_transformer.training.loop import DEV_SCORE, Ending, train
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
-from flax_transformer.training.sharding import make_mesh, num_batch_shards, num_parameters
+from flax_transformer.training.sharding import make_mesh, num_batch_shards
 
 RESULTS_FILE = "results.json"
 
@@ -81,9 +80,9 @@ def run_experiment(config: ExperimentConfig, workdir: Path) -> bool:
     if ending is Ending.INTERRUPTED:
         return False
     _say(f"training ended after {_minutes(start)}: {ending.value}")
-    chosen = _choose_on_dev(config, corpus, workdir)
+    dev_bleu = _choose_on_dev(config, corpus, workdir)
     if corpus.test:
-        _test(config, corpus.test, workdir, chosen)
+        _test(config, corpus.test, workdir, dev_bleu)
     return True
 
 
@@ -142,14 +141,13 @@ def _train(
         row_multiple=num_batch_shards(mesh) * config.training.accumulation_steps,
     )
     _say(
-        f"{num_parameters(_abstract_params(model)):,} parameters, "
+        f"{num_parameters(abstract_parameters(model)):,} parameters, "
         f"{' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())} devices"
     )
 
     def evaluate(params: Parameters) -> dict[str, float]:
         pretrained = Pretrained(model, params, config.model, tokenizer)
-        strategy = config.evaluation.strategy(config.evaluation.dev_beam_size)
-        hypotheses = _translate(config, pretrained, corpus.dev, strategy)
+        hypotheses = _translate(config, pretrained, corpus.dev, config.evaluation.dev_beam_size)
         references = [pair.target for pair in corpus.dev]
         return {
             DEV_SCORE: corpus_bleu(hypotheses, references).value,
@@ -174,43 +172,46 @@ def _train(
     return result.ending
 
 
-def _choose_on_dev(config: ExperimentConfig, corpus: Corpus, workdir: Path) -> Scores:
+def _choose_on_dev(config: ExperimentConfig, corpus: Corpus, workdir: Path) -> float:
     """Compare the best checkpoint with the average of the last ones; leave the better one.
 
-    Returns its scores on dev, with the search that the test set will be translated with.
+    Returns its BLEU on dev, with the search that the test set will be translated with.
     """
-    strategy = config.evaluation.strategy(config.evaluation.test_beam_size)
     best = load_pretrained(workdir / MODEL_DIRECTORY)
-    best_scores, _ = _translate_and_score(config, best, corpus.dev, strategy)
-    steps = list_steps(workdir / CHECKPOINT_DIRECTORY)[-config.training.average_last :]
+    best_bleu = _dev_bleu(config, best, corpus.dev)
+    directory = workdir / CHECKPOINT_DIRECTORY
+    steps = list_steps(directory)[-config.training.average_last :]
     if len(steps) < 2:
-        return best_scores
-    like = _abstract_params(best.model)
-    trees = (
-        restore_parameters(workdir / CHECKPOINT_DIRECTORY / str(step), like=like) for step in steps
-    )
-    average = best._replace(params=average_parameters(trees))
-    average_scores, _ = _translate_and_score(config, average, corpus.dev, strategy)
+        return best_bleu
+    params = average_checkpoints(directory, steps, like=abstract_parameters(best.model))
+    average = best._replace(params=params)
+    average_bleu = _dev_bleu(config, average, corpus.dev)
     _say(
-        f"dev BLEU {best_scores.bleu:.2f} (best checkpoint), {average_scores.bleu:.2f} "
+        f"dev BLEU {best_bleu:.2f} (best checkpoint), {average_bleu:.2f} "
         f"(average of the last {len(steps)})"
     )
-    if average_scores.bleu <= best_scores.bleu:
-        return best_scores
-    save_model(workdir / MODEL_DIRECTORY, average)
-    return average_scores
+    if average_bleu > best_bleu:
+        save_model(workdir / MODEL_DIRECTORY, average)
+    return max(best_bleu, average_bleu)
+
+
+def _dev_bleu(
+    config: ExperimentConfig, pretrained: Pretrained, pairs: Sequence[SentencePair]
+) -> float:
+    hypotheses = _translate(config, pretrained, pairs, config.evaluation.test_beam_size)
+    return corpus_bleu(hypotheses, [pair.target for pair in pairs]).value
 
 
 def _test(
-    config: ExperimentConfig, pairs: Sequence[SentencePair], workdir: Path, dev_scores: Scores
+    config: ExperimentConfig, pairs: Sequence[SentencePair], workdir: Path, dev_bleu: float
 ) -> None:
     """Translate the test set with the chosen parameters; print and store the scores."""
-    strategy = config.evaluation.strategy(config.evaluation.test_beam_size)
     pretrained = load_pretrained(workdir / MODEL_DIRECTORY)
-    scores, translations = _translate_and_score(config, pretrained, pairs, strategy)
+    hypotheses = _translate(config, pretrained, pairs, config.evaluation.test_beam_size)
+    scores = corpus_scores(hypotheses, [pair.target for pair in pairs])
     results = {
         "seed": config.training.seed,
-        "dev_bleu": dev_scores.bleu,
+        "dev_bleu": dev_bleu,
         "test_bleu": scores.bleu,
         "test_chrf": scores.chrf,
         "test_ter": scores.ter,
@@ -219,35 +220,28 @@ def _test(
     (workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
     for index in np.linspace(0, len(pairs) - 1, config.evaluation.num_examples).astype(int):
         _say(f"  source       {pairs[index].source}")
-        _say(f"  translation  {translations[index]}")
+        _say(f"  translation  {hypotheses[index]}")
         _say(f"  reference    {pairs[index].target}\n")
     _say(f"test BLEU {scores.bleu:.2f}  chrF {scores.chrf:.2f}  {scores.signatures['bleu']}")
     _say(f"the model is in {workdir}: flax-transformer translate {workdir}")
 
 
-def _translate_and_score(
+def _translate(
     config: ExperimentConfig,
     pretrained: Pretrained,
     pairs: Sequence[SentencePair],
-    strategy: Strategy,
-) -> tuple[Scores, list[str]]:
-    """Translate the sources of ``pairs`` and compare with their untouched targets."""
+    beam_size: int,
+) -> list[str]:
+    """Return the best translation of each pair's source."""
     translations = translate(
         pretrained.model,
         pretrained.params,
         pretrained.tokenizer,
         [pair.source for pair in pairs],
-        strategy=strategy,
+        strategy=config.evaluation.strategy(beam_size),
         batch_tokens=config.evaluation.batch_tokens,
     )
-    hypotheses = [best[0].text for best in translations]
-    return corpus_scores(hypotheses, [pair.target for pair in pairs]), hypotheses
-
-
-def _abstract_params(model: EncoderDecoder) -> Parameters:
-    tokens = np.zeros((1, 1), np.int32)
-    init = functools.partial(model.init, jax.random.key(0))
-    return jax.eval_shape(init, tokens, tokens)["params"]
+    return [best[0].text for best in translations]
 
 
 def _minutes(start: float) -> str:

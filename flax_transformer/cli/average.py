@@ -3,10 +3,6 @@
 import argparse
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from flax_transformer.array_types import Parameters
 from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.config import load_config
 from flax_transformer.data.tokenizer import TranslationTokenizer
@@ -21,8 +17,9 @@ from flax_transformer.interop.pretrained import (
     save_model,
 )
 from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.training.averaging import average_parameters
-from flax_transformer.training.checkpoint_reader import list_steps, restore_parameters
+from flax_transformer.models.parameters import abstract_parameters
+from flax_transformer.training.averaging import average_checkpoints
+from flax_transformer.training.checkpoint_reader import list_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = list_steps(checkpoints)[-arguments.last :]
     if not steps:
         raise InputError(f"{checkpoints} must hold at least one checkpoint, got none.")
-    like = _abstract_parameters(model)
-    params = average_parameters(
-        restore_parameters(checkpoints / str(step), like=like) for step in steps
-    )
+    params = average_checkpoints(checkpoints, steps, like=abstract_parameters(model))
     tokenizer = TranslationTokenizer.load(workdir / TOKENIZER_DIRECTORY)
     save_model(output, Pretrained(model, params, config, tokenizer))
     print(f"averaged the checkpoints of steps {', '.join(map(str, steps))} into {output}")
@@ -69,9 +63,3 @@ def _check_replaceable(output: Path) -> None:
     is_model = (output / WEIGHTS_FILE).is_file()
     if output.exists() and not is_model and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"--output must be a new directory or that of a model, got {output}.")
-
-
-def _abstract_parameters(model: EncoderDecoder) -> Parameters:
-    """Shapes and dtypes of the parameters; computes nothing."""
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), tokens, tokens))["params"]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from flax_transformer.cli.command_parser import UsageError
-from flax_transformer.errors import InputError
+from flax_transformer.errors import DivergenceError, InputError
 
 
 def run_guarded(prog: str, command: Callable[[], int]) -> int:
@@ -28,7 +28,7 @@ def run_guarded(prog: str, command: Callable[[], int]) -> int:
     except UsageError as error:
         _print_error(prog, f"{error} (see {prog} --help)")
         return 2
-    except InputError as error:
+    except (InputError, DivergenceError) as error:
         _print_error(prog, str(error))
         return 1
     except OSError as error:

@@ -1,6 +1,7 @@
 """``train``: run the experiment of a config file."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from flax_transformer.cli.command_parser import CommandParser
@@ -34,5 +35,5 @@ def main(argv: list[str]) -> int:
     config = apply_overrides(read_config_file(arguments.config), overrides)
     is_complete = run_experiment(config, arguments.workdir)
     if not is_complete:
-        print(f"stopped early; to resume: train.py {' '.join(argv)}")
+        print(f"stopped early; to resume: train.py {shlex.join(argv)}")
     return 0 if is_complete else EXIT_INTERRUPTED

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.decoding.greedy import check_lengths
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, ReorderFn, StepFn
-from flax_transformer.decoding.logits_processors import suppress_early_end
+from flax_transformer.decoding.logits_processors import log_normalizer, suppress_early_end
 from flax_transformer.decoding.top_k import top_k
 from flax_transformer.errors import InputError
 
@@ -119,6 +119,23 @@ def beam_search(
     decoding, and with a beam as wide as the space it is exhaustive search. Rows do not influence
     each other.
 
+    The most probable first token is not always on the best path:
+
+    >>> table = jnp.log(jnp.array([[0, 0.6, 0.4], [0.4, 0.3, 0.3], [1, 0, 0]]))
+    >>> for beam_size in (1, 2):
+    ...     best = beam_search(
+    ...         lambda tokens, cache: (table[tokens], cache),
+    ...         lambda cache, parents: cache,
+    ...         None,
+    ...         jnp.array([0]),
+    ...         strategy=BeamSearch(beam_size=beam_size, max_length=4, length_penalty=0.0),
+    ...         eos_id=0,
+    ...         pad_id=-1,
+    ...     )
+    ...     print(best.tokens[0, 0], f"{jnp.exp(best.scores[0, 0]):.2f}")
+    [ 1  0 -1 -1] 0.24
+    [ 2  0 -1 -1] 0.40
+
     Args:
         step_fn: maps the last token of each hypothesis and the cache to logits and the new cache.
         reorder_fn: reorders the cache's hypotheses.
@@ -134,13 +151,12 @@ def beam_search(
 
     def step(state: _State) -> _State:
         logits, new_cache = step_fn(state.last, state.cache)
-        logits = suppress_early_end(
-            logits.astype(jnp.float32),
-            state.num_steps,
-            eos_id=eos_id,
-            min_length=strategy.min_length,
+        logits = logits.astype(jnp.float32)
+        allowed = suppress_early_end(
+            logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
         )
-        candidates = _best_continuations(logits, state.log_probs)
+        offsets = state.log_probs - log_normalizer(logits)
+        candidates = _best_continuations(allowed, offsets, state.log_probs)
         is_end = candidates.ids == eos_id
         finished = _keep_best(
             state.finished, _ended(state, candidates, is_end, strategy), strategy.beam_size
@@ -218,11 +234,11 @@ def _initial_state(
 
 
 def _best_continuations(
-    logits: Float[Array, "B W V"], log_probs: Float[Array, "B W"]
+    logits: Float[Array, "B W V"], offsets: Float[Array, "B W"], log_probs: Float[Array, "B W"]
 ) -> _Candidates:
+    """Return the best sums of logits and ``offsets``, the latter one for each hypothesis."""
     batch_size, beam_size, vocab_size = logits.shape
-    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-    totals = logits + (log_probs - log_normalizer)[..., None]
+    totals = logits + offsets[..., None]
     num_candidates = min(2 * beam_size, beam_size * vocab_size)
     best, places = top_k(totals.reshape(batch_size, beam_size * vocab_size), num_candidates)
     parents, ids = places // vocab_size, places % vocab_size

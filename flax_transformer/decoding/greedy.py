@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, StepFn
-from flax_transformer.decoding.logits_processors import suppress_early_end
+from flax_transformer.decoding.logits_processors import log_normalizer, suppress_early_end
 from flax_transformer.decoding.top_k import top_k
 from flax_transformer.errors import InputError
 
@@ -74,15 +74,13 @@ def greedy_search(
 
     def step(state: _State) -> _State:
         logits, new_cache = step_fn(state.last, state.cache)
-        logits = suppress_early_end(
-            logits.astype(jnp.float32),
-            state.num_steps,
-            eos_id=eos_id,
-            min_length=strategy.min_length,
+        logits = logits.astype(jnp.float32)
+        allowed = suppress_early_end(
+            logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
         )
-        best, ids = top_k(logits, 1)
+        best, ids = top_k(allowed, 1)
         token = jnp.where(state.is_done, pad_id, ids[..., 0])
-        score = best[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+        score = best[..., 0] - log_normalizer(logits)
         return _State(
             num_steps=state.num_steps + 1,
             last=token,

@@ -21,7 +21,8 @@ def top_k(values: Float[Array, "*B V"], k: int) -> tuple[Float[Array, "*B K"], I
     size = values.shape[-1]
     num_blocks = -(-size // _BLOCK_SIZE)
     if num_blocks <= k:
-        return jax.lax.top_k(values, k)
+        best, indices = jax.lax.top_k(values, k)
+        return best, indices
     padding = [(0, 0)] * (values.ndim - 1) + [(0, num_blocks * _BLOCK_SIZE - size)]
     padded = jnp.pad(values, padding, constant_values=-jnp.inf)
     blocks = padded.reshape(*values.shape[:-1], num_blocks, _BLOCK_SIZE)

@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +22,7 @@ from flax_transformer.errors import InputError
 from flax_transformer.interop.safetensors_io import load_tensors, save_tensors
 from flax_transformer.json_config import config_from_json, read_json_object
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.tree_paths import (
     describe_differences,
@@ -93,7 +93,7 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Pretrained:
     _check_vocabularies(config, tokenizer, path)
     model = EncoderDecoder(config)
     tensors = load_tensors(path / WEIGHTS_FILE)
-    if differences := describe_differences(_expected_parameters(model), tensors):
+    if differences := describe_differences(flatten_tree(abstract_parameters(model)), tensors):
         raise InputError(
             f"{path / WEIGHTS_FILE} must fit {CONFIG_FILE} beside it, but {shorten(differences)}."
         )
@@ -123,13 +123,6 @@ def _find_model(directory: Path) -> Path:
         f"{directory} must be a run's work directory or a model directory, got one without "
         f"{MODEL_DIRECTORY}/ and {WEIGHTS_FILE}."
     )
-
-
-def _expected_parameters(model: EncoderDecoder) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the model's parameters, named by their paths; computes nothing."""
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens, tokens))
-    return flatten_tree(variables["params"])
 
 
 def _check_vocabularies(

@@ -79,7 +79,7 @@ def train(
         export_best: stores parameters that scored best so far.
 
     Raises:
-        DivergenceError: the loss is not a finite number.
+        DivergenceError: the loss or its gradient is not finite.
         InputError: the checkpoints cannot be read or written, or do not fit the model.
     """
     key = jax.random.key(config.seed)
@@ -186,12 +186,13 @@ class _Loop:
         return self.config.patience is not None and self.best.num_since >= self.config.patience
 
     def _check_finite(self, step: int, metrics: StepMetrics) -> None:
-        loss = float(metrics.loss)
-        if not math.isfinite(loss):
+        loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
+        # A finite loss with an infinite gradient: the parameters are lost already.
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             last_good = self.checkpointer.latest_step()
             raise DivergenceError(
-                f"the loss of step {step + 1} is {loss} at learning rate "
-                f"{float(self.schedule(step)):.3g}; the last good checkpoint is "
+                f"the loss of step {step + 1} is {loss}, its gradient norm {gradient_norm}, at "
+                f"learning rate {float(self.schedule(step)):.3g}; the last good checkpoint is "
                 f"{'none' if last_good is None else f'step {last_good}'}. Try a lower "
                 "--optimizer.learning-rate or a longer --optimizer.warmup-steps."
             )
@@ -199,6 +200,7 @@ class _Loop:
     def _evaluate_and_save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
         scores = dict(self.evaluate(state.params))
         self.log.write(int(state.step), scores)
-        self.checkpointer.save(state, batches, metrics=scores)
+        # Before the checkpoint: a run killed between them does this evaluation once more.
         if self.best.update(scores[DEV_SCORE]):
             self.export_best(state.params)
+        self.checkpointer.save(state, batches, metrics=scores)

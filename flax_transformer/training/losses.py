@@ -35,7 +35,7 @@ def cross_entropy(
     logits = logits.astype(jnp.float32)
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     # A comparison, fused into one pass over the logits, instead of a gather: the gradient of a
-    # gather is a scatter into an array of zeros, [B, T, V], and nearly doubled the cost of the loss.
+    # gather is a scatter into zeros, [B, T, V], which nearly doubled the cost of the loss.
     is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
     label_logits = jnp.where(is_label, logits, 0.0).sum(axis=-1)
     nll = log_normalizer - label_logits

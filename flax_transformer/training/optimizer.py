@@ -58,11 +58,11 @@ class OptimizerConfig:
         for name in ("b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}.")
-        if not self.epsilon > 0.0:
-            raise InputError(f"optimizer.epsilon must be positive, got {self.epsilon}.")
-        if not self.weight_decay >= 0.0:
+        if not 0.0 < self.epsilon < math.inf:
+            raise InputError(f"optimizer.epsilon must be positive and finite, got {self.epsilon}.")
+        if not 0.0 <= self.weight_decay < math.inf:
             raise InputError(
-                f"optimizer.weight_decay must not be negative, got {self.weight_decay}."
+                f"optimizer.weight_decay must be finite and not negative, got {self.weight_decay}."
             )
         if self.weight_decay > 0.0 and self.name != "adamw":
             raise InputError("optimizer.weight_decay needs optimizer.name adamw.")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.data.batch import Batch
@@ -154,17 +153,3 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
 
 def _join(key_path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
-
-
-def check_rows(rows: int, mesh: Mesh) -> None:
-    """Raise InputError unless the rows of a global batch divide over the mesh."""
-    if rows % num_batch_shards(mesh):
-        raise InputError(
-            f"the rows of a batch must be a multiple of mesh.data * mesh.fsdp = "
-            f"{num_batch_shards(mesh)}, got {rows}."
-        )
-
-
-def num_parameters(params: object) -> int:
-    """Count the numbers in a tree of parameters."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,60 @@
+"""The k largest by blocks are those of a whole sort, ties included."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from flax_transformer.decoding.top_k import top_k
+
+# Around one, two and three blocks of 64, and many blocks.
+SIZES = (1, 63, 64, 65, 127, 128, 129, 193, 1000)
+
+# Few different values: many ties, also between blocks.
+values = st.sampled_from([-np.inf, -1.5, 0.25, 0.5, 7.0])
+
+compiled = functools.partial(jax.jit, static_argnums=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_equal_to_a_whole_sort(data):
+    size = data.draw(st.sampled_from(SIZES))
+    k = data.draw(st.sampled_from([k for k in (1, 2, 5) if k <= size]))
+    rows = data.draw(arrays(np.float32, (2, size), elements=values))
+    best, indices = compiled(top_k)(rows, k)
+    expected, expected_indices = compiled(jax.lax.top_k)(rows, k)
+    np.testing.assert_array_equal(best, expected)
+    np.testing.assert_array_equal(indices, expected_indices)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_row_of_equal_values_gives_the_first(size):
+    k = min(3, size)
+    for value in (0.0, -np.inf):
+        best, indices = top_k(np.full((size,), value, np.float32), k)
+        np.testing.assert_array_equal(best, [value] * k)
+        np.testing.assert_array_equal(indices, range(k))
+
+
+def test_leading_dimensions_are_independent():
+    rows = np.random.default_rng(0).normal(size=(2, 3, 333)).astype(np.float32)
+    best, indices = top_k(rows, 4)
+    assert best.shape == indices.shape == (2, 3, 4)
+    np.testing.assert_array_equal(np.take_along_axis(rows, np.asarray(indices), -1), best)
+    np.testing.assert_array_equal(best, -np.sort(-rows, -1)[..., :4])
+
+
+def test_all_of_a_short_row_are_sorted():
+    rows = np.random.default_rng(1).normal(size=(130,)).astype(np.float32)
+    np.testing.assert_array_equal(top_k(rows, 130)[0], -np.sort(-rows))
+
+
+def test_a_missing_number_comes_first():
+    rows = np.zeros((1, 200), np.float32)
+    rows[0, 137] = np.nan
+    assert top_k(rows, 1)[1].tolist() == [[137]]
