@@ -1,6 +1,9 @@
 """What all tests share: simulated devices, and shapes and types checked at run time."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 from jaxtyping import install_import_hook
 
@@ -10,6 +13,12 @@ SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES}".strip()
+
+# What one test has compiled need not be compiled again by another, or by a command it starts.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flax_transformer_tests_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # Every annotation of these modules is checked in every call; under jit, once a trace. Not so in
 # those with configs: what a user gives them is checked, and refused, by themselves.

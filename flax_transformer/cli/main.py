@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from flax_transformer.cli.allocator import restart_with_huge_pages
 from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
 from flax_transformer.cli.exit_status import run_guarded
 
@@ -30,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: something given cannot be used; 2: wrong usage; 130: interrupted.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        argv = sys.argv[1:]
+        if argv[:1] == ["train"]:
+            argv = restart_with_huge_pages(argv)
+    argv = list(argv)
     # Output is UTF-8 whatever the locale, and has a line feed at the end of a line.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")

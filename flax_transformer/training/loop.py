@@ -23,7 +23,7 @@ from flax_transformer.training.metrics_log import METRICS_FILE, MetricsLog
 from flax_transformer.training.progress import BestScore, StepMeter
 from flax_transformer.training.sharding import place_batch, state_shardings
 from flax_transformer.training.state import TrainState, init_state
-from flax_transformer.training.step import StepMetrics, TrainStep, make_train_step
+from flax_transformer.training.step import TrainStep, make_train_step
 from flax_transformer.training.training_config import TrainingConfig
 
 DEV_SCORE = "dev_bleu"
@@ -151,32 +151,30 @@ class _Loop:
     def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
         """Train to the last step, or until something ends the run."""
         config = self.config
-        meter = StepMeter()
-        paddings: list[float] = []
+        meter = StepMeter(self._check_loss)
         step = int(state.step)
         with InterruptionGuard() as interruption:
             while step < config.num_steps and not self._is_exhausted():
                 batch = next(batches)
-                paddings.append(padding_fraction(batch))
                 state, metrics = self.train_step(state, place_batch(batch, self.mesh))
-                self._check_finite(step, metrics)
-                meter.add(metrics)
                 step += 1
+                meter.add(step, metrics, padding=padding_fraction(batch))
                 self.log.advance(step)
-                if step % config.log_every == 0 or step == config.num_steps:
+                is_last = step == config.num_steps
+                if is_last or step % config.log_every == 0:
                     learning_rate = float(self.schedule(step - 1))
-                    padding = sum(paddings) / len(paddings)
-                    report = meter.report() | {"learning_rate": learning_rate, "padding": padding}
-                    self.log.write(step, report)
-                    paddings.clear()
+                    self.log.write(step, meter.report() | {"learning_rate": learning_rate})
                     meter.reset()
-                if step % config.eval_every == 0 or step == config.num_steps:
+                if is_last or step % config.eval_every == 0:
+                    meter.flush()
                     self._evaluate_and_save(state, batches)
                     meter.reset()
                 elif step % config.checkpoint_every == 0:
+                    meter.flush()
                     self.checkpointer.save(state, batches, metrics={})
                 if interruption.requested:
                     print(f"{interruption.requested}: saving step {step:,}", flush=True)
+                    meter.flush()
                     self.checkpointer.save(state, batches, metrics={})
                     return TrainingResult(state, Ending.INTERRUPTED)
         ending = Ending.FINISHED if step >= config.num_steps else Ending.EARLY
@@ -185,14 +183,12 @@ class _Loop:
     def _is_exhausted(self) -> bool:
         return self.config.patience is not None and self.best.num_since >= self.config.patience
 
-    def _check_finite(self, step: int, metrics: StepMetrics) -> None:
-        loss, gradient_norm = float(metrics.loss), float(metrics.gradient_norm)
-        # A finite loss with an infinite gradient: the parameters are lost already.
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+    def _check_loss(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
             last_good = self.checkpointer.latest_step()
             raise DivergenceError(
-                f"the loss of step {step + 1} is {loss}, its gradient norm {gradient_norm}, at "
-                f"learning rate {float(self.schedule(step)):.3g}; the last good checkpoint is "
+                f"the loss of step {step} is {loss} at learning rate "
+                f"{float(self.schedule(step - 1)):.3g}; the last good checkpoint is "
                 f"{'none' if last_good is None else f'step {last_good}'}. Try a lower "
                 "--optimizer.learning-rate or a longer --optimizer.warmup-steps."
             )

@@ -5,7 +5,7 @@ import pytest
 
 from flax_transformer.cli.exit_status import run_guarded
 from flax_transformer.cli.main import COMMANDS
-from flax_transformer.errors import InputError
+from flax_transformer.errors import DivergenceError, InputError
 
 
 def test_help_lists_the_commands_and_loads_no_command():
@@ -57,6 +57,7 @@ def test_wrong_usage_is_one_line_and_status_2(run_main, argv, message):
     ("fault", "status", "message"),
     [
         (InputError("x must be\n1, got 2."), 1, "p: error: x must be 1, got 2.\n"),
+        (DivergenceError("the loss is nan."), 1, "p: error: the loss is nan.\n"),
         (PermissionError(13, "Permission denied", "f"), 1, "p: error: f: Permission denied\n"),
         (OSError(28, "No space left on device"), 1, "p: error: No space left on device\n"),
         (BrokenPipeError(32, "Broken pipe"), 0, ""),

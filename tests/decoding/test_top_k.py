@@ -1,7 +1,5 @@
 """The k largest by blocks are those of a whole sort, ties included."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -12,22 +10,23 @@ from hypothesis.extra.numpy import arrays
 from flax_transformer.decoding.top_k import top_k
 
 # Around one, two and three blocks of 64, and many blocks.
-SIZES = (1, 63, 64, 65, 127, 128, 129, 193, 1000)
+SIZES = (1, 63, 64, 65, 128, 193, 1000)
 
 # Few different values: many ties, also between blocks.
 values = st.sampled_from([-np.inf, -1.5, 0.25, 0.5, 7.0])
 
-compiled = functools.partial(jax.jit, static_argnums=1)
+sort_blocks = jax.jit(top_k, static_argnums=1)
+sort_all = jax.jit(jax.lax.top_k, static_argnums=1)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_equal_to_a_whole_sort(data):
     size = data.draw(st.sampled_from(SIZES))
-    k = data.draw(st.sampled_from([k for k in (1, 2, 5) if k <= size]))
+    k = data.draw(st.sampled_from([k for k in (1, 3) if k <= size]))
     rows = data.draw(arrays(np.float32, (2, size), elements=values))
-    best, indices = compiled(top_k)(rows, k)
-    expected, expected_indices = compiled(jax.lax.top_k)(rows, k)
+    best, indices = sort_blocks(rows, k)
+    expected, expected_indices = sort_all(rows, k)
     np.testing.assert_array_equal(best, expected)
     np.testing.assert_array_equal(indices, expected_indices)
 

@@ -56,9 +56,9 @@ def make_tiny():
         rng = np.random.default_rng(0)
         # Scales about 1, everything else about 0, none exactly: a forgotten one would not show.
         params = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (
-                float(path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape)
-            ).astype(np.float32),
+            lambda path, leaf: jnp.asarray(
+                float(path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), leaf.dtype
+            ),
             shapes,
         )
         return Tiny(config, model, params)

@@ -13,10 +13,25 @@ def step_metrics(loss, nll, num_tokens, gradient_norm=1.0):
     return StepMetrics(*(np.asarray(value) for value in (loss, nll, num_tokens, gradient_norm)))
 
 
+def check_nothing(step, loss):
+    """Take every loss."""
+
+
+def test_a_step_is_read_when_the_next_one_has_begun_and_checked_before_a_report():
+    seen = []
+    meter = StepMeter(lambda step, loss: seen.append((step, loss)))
+    meter.add(1, step_metrics(2.0, 2.0, 3), padding=0.25)
+    assert seen == []
+    meter.add(2, step_metrics(4.0, 4.0, 3), padding=0.75)
+    assert seen == [(1, 2.0)]
+    assert meter.report()["padding"] == 0.5
+    assert seen == [(1, 2.0), (2, 4.0)]
+
+
 def test_means_are_over_tokens_not_over_steps():
-    meter = StepMeter()
-    meter.add(step_metrics(2.0, 1.5, 3))
-    meter.add(step_metrics(4.0, 3.5, 9, gradient_norm=7.0))
+    meter = StepMeter(check_nothing)
+    meter.add(1, step_metrics(2.0, 1.5, 3), padding=0.0)
+    meter.add(2, step_metrics(4.0, 3.5, 9, gradient_norm=7.0), padding=0.0)
     report = meter.report()
     assert report["loss"] == pytest.approx((2.0 * 3 + 4.0 * 9) / 12)
     assert report["nll"] == pytest.approx((1.5 * 3 + 3.5 * 9) / 12)
@@ -24,12 +39,12 @@ def test_means_are_over_tokens_not_over_steps():
 
 
 def test_throughput_counts_from_the_reset():
-    meter = StepMeter()
-    meter.add(step_metrics(1.0, 1.0, 1_000_000))
+    meter = StepMeter(check_nothing)
+    meter.add(3, step_metrics(1.0, 1.0, 1_000_000), padding=0.0)
     meter.reset()
     start = time.perf_counter()
     time.sleep(0.01)
-    meter.add(step_metrics(2.0, 2.0, 50))
+    meter.add(4, step_metrics(2.0, 2.0, 50), padding=0.0)
     rate = meter.report()["tokens_per_second"]
     assert 0.0 < rate <= 50 / 0.01
     assert rate >= 50 / (time.perf_counter() - start + 0.01)
@@ -37,10 +52,10 @@ def test_throughput_counts_from_the_reset():
 
 
 def test_a_step_of_padding_alone_adds_nothing():
-    meter = StepMeter()
-    meter.add(step_metrics(0.0, 0.0, 0))
+    meter = StepMeter(check_nothing)
+    meter.add(5, step_metrics(0.0, 0.0, 0), padding=0.0)
     assert meter.report()["loss"] == 0.0
-    meter.add(step_metrics(3.0, 3.0, 5))
+    meter.add(6, step_metrics(3.0, 3.0, 5), padding=0.0)
     assert meter.report()["loss"] == 3.0
 
 

@@ -1,0 +1,152 @@
+"""Decoding with a model: against the full forward pass, alone and in batches."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from flax_transformer.decoding import generate as generate_module
+from flax_transformer.decoding.beam_search import BeamSearch, length_divisor
+from flax_transformer.decoding.generate import generate
+from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.score import score
+from flax_transformer.errors import InputError
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.stack import stack_layers
+
+PAD, BOS, EOS = 0, 1, 2
+T = 8
+
+GREEDY = Greedy(max_length=T)
+BEAM = BeamSearch(beam_size=3, num_best=2, max_length=T, min_length=3, early_stopping="bound")
+
+
+def run(tiny, tokens, mask, strategy):
+    return generate(
+        tiny.model,
+        tiny.params,
+        tokens,
+        strategy=strategy,
+        mask=mask,
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_id=PAD,
+    )
+
+
+@pytest.fixture(scope="module")
+def hypotheses(tiny, sources):
+    """What the batch of all sources gives, by strategy."""
+    return {strategy: run(tiny, *sources, strategy) for strategy in (GREEDY, BEAM)}
+
+
+def assert_same(hypotheses, expected):
+    for name in ("tokens", "lengths"):
+        np.testing.assert_array_equal(getattr(hypotheses, name), getattr(expected, name))
+    for name in ("scores", "token_scores"):
+        np.testing.assert_allclose(getattr(hypotheses, name), getattr(expected, name), atol=2e-4)
+
+
+def row_of(hypotheses, row):
+    return jax.tree.map(lambda field: field[row : row + 1], hypotheses)
+
+
+def test_greedy_is_the_argmax_of_the_full_forward_pass(tiny, sources, hypotheses):
+    full = jax.jit(tiny.model.apply)
+    # What is not decoded yet lies to the right of what is read: it has no influence.
+    target = np.full((len(sources.tokens), T + 1), PAD)
+    target[:, 0] = BOS
+    is_done = np.zeros(len(target), bool)
+    for t in range(T):
+        logits = full({"params": tiny.params}, sources.tokens, target[:, :T], sources.mask)
+        token = np.where(is_done, PAD, np.asarray(logits[:, t]).argmax(-1))
+        target[:, t + 1] = token
+        is_done |= token == EOS
+    np.testing.assert_array_equal(hypotheses[GREEDY].tokens[:, 0], target[:, 1:])
+    assert is_done.any()
+    assert not is_done.all()
+    assert len(np.unique(target)) > 5
+
+
+@pytest.mark.parametrize("strategy", [GREEDY, BEAM])
+def test_the_scores_are_those_of_the_full_forward_pass(tiny, sources, hypotheses, strategy):
+    tokens, scores, token_scores, lengths = hypotheses[strategy]
+    num_best = tokens.shape[1]
+    labels = tokens.reshape(-1, T)
+    target = np.concatenate([np.full((len(labels), 1), BOS), labels[:, :-1]], axis=1)
+    expected = score(
+        tiny.model,
+        tiny.params,
+        sources.tokens.repeat(num_best, axis=0),
+        target,
+        labels,
+        source_mask=sources.mask.repeat(num_best, axis=0),
+        label_mask=np.arange(T) < lengths.reshape(-1, 1),
+    )
+    np.testing.assert_allclose(token_scores.reshape(-1, T), expected, atol=2e-4)
+    divisor = length_divisor(lengths, BEAM) if strategy is BEAM else 1.0
+    np.testing.assert_allclose(scores, token_scores.sum(-1) / divisor, atol=2e-4)
+    if strategy is BEAM:
+        assert (lengths >= BEAM.min_length).all()
+
+
+@pytest.mark.parametrize("strategy", [GREEDY, BEAM])
+def test_more_padding_changes_nothing(tiny, sources, hypotheses, strategy):
+    extra = ((0, 0), (0, 4))
+    # Not the padding id: what is padding is for the mask to say.
+    tokens = np.pad(sources.tokens, extra, constant_values=7)
+    assert_same(run(tiny, tokens, np.pad(sources.mask, extra), strategy), hypotheses[strategy])
+
+
+def test_a_row_does_not_depend_on_its_neighbours(tiny, sources, hypotheses):
+    for row in range(len(sources.tokens)):
+        alone = run(tiny, sources.tokens[row : row + 1], sources.mask[row : row + 1], BEAM)
+        assert_same(alone, row_of(hypotheses[BEAM], row))
+
+
+def test_a_source_without_padding_needs_no_mask(tiny, sources, hypotheses):
+    assert_same(run(tiny, sources.tokens[:1], None, GREEDY), row_of(hypotheses[GREEDY], 0))
+
+
+def test_stacked_layers_decode_the_same(make_tiny, tiny, sources, hypotheses):
+    model = EncoderDecoder(make_tiny(scan_layers=True).config)
+    stacked = tiny._replace(model=model, params=stack_layers(tiny.params))
+    assert_same(run(stacked, *sources, GREEDY), hypotheses[GREEDY])
+
+
+def test_a_source_without_tokens_gives_something_finite(tiny, sources, hypotheses):
+    mask = sources.mask.copy()
+    mask[2] = False
+    result = run(tiny, sources.tokens, mask, BEAM)
+    assert np.isfinite(result.scores).all()
+    for row in (1, 3):
+        assert_same(row_of(result, row), row_of(hypotheses[BEAM], row))
+
+
+def test_other_sources_of_the_same_shape_are_not_compiled_again(tiny, sources, hypotheses):
+    chex.clear_trace_counter()
+    num_compiled = generate_module._generate._cache_size()
+    for shift in (1, 2):
+        tokens = np.where(sources.mask, 3 + (sources.tokens + shift) % 10, PAD)
+        # A strategy that is equal, not the same object.
+        result = run(tiny, tokens, sources.mask, Greedy(max_length=T))
+        assert not np.array_equal(result.tokens, hypotheses[GREEDY].tokens)
+    assert generate_module._generate._cache_size() == num_compiled
+
+
+@pytest.mark.parametrize("token", [-1, 13])
+def test_tokens_outside_the_vocabulary_are_refused(tiny, token):
+    with pytest.raises(
+        InputError, match=r"inputs must hold tokens from 0 to 12, got .*" f"{token}"
+    ):
+        run(tiny, np.array([[3, 4], [token, 5]]), None, GREEDY)
+
+
+def test_an_output_longer_than_the_model_can_read_is_refused(tiny, sources):
+    with pytest.raises(InputError, match=r"max_length must be at most max_positions = 17, got 18"):
+        run(tiny, *sources, Greedy(max_length=18))
+
+
+def test_a_source_longer_than_the_model_can_read_is_refused(tiny):
+    with pytest.raises(InputError, match=r"at most max_positions = 17 tokens long, got 18"):
+        run(tiny, np.full((1, 18), 3), None, GREEDY)
