@@ -9,6 +9,8 @@ beam 4 with length penalty 0.6. Hardware of the paper: 8 P100 GPUs, 12 hours. It
 on newstest2014 (tokenised BLEU, which sacreBLEU's is not). Not trained here.
 """
 
+import dataclasses
+
 from flax_transformer.config import ExperimentConfig
 from flax_transformer.data.pipeline import PipelineConfig
 from flax_transformer.data.sources import DataConfig
@@ -22,17 +24,17 @@ from flax_transformer.training.training_config import TrainingConfig
 def get_config() -> ExperimentConfig:
     """Return the experiment."""
     return ExperimentConfig(
-        model=transformer_base(),
+        model=dataclasses.replace(transformer_base(), compute_dtype="bfloat16"),
         data=DataConfig(
             dataset="wmt14_translate/de-en", source_language="en", target_language="de"
         ),
         tokenizer=TokenizerConfig(vocab_size=37_000, algorithm="bpe"),
-        pipeline=PipelineConfig(batch_tokens=24_576, max_length=256, window_size=65_536),
+        pipeline=PipelineConfig(batch_tokens=24_576, max_length=256, window_size=16_384),
         optimizer=OptimizerConfig(
             learning_rate=peak_learning_rate(model_dim=512, warmup_steps=4000),
             warmup_steps=4000,
             clip_norm=None,
         ),
-        training=TrainingConfig(num_steps=100_000, eval_every=5000, checkpoint_every=1500),
+        training=TrainingConfig(num_steps=100_000, eval_every=4500, checkpoint_every=1500),
         evaluation=EvaluationConfig(test_beam_size=4),
     )

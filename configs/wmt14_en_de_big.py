@@ -8,6 +8,8 @@ As ``wmt14_en_de_base``, but 300,000 updates and the average of the last 20 chec
 BLEU, which sacreBLEU's is not). Not trained here.
 """
 
+import dataclasses
+
 from flax_transformer.config import ExperimentConfig
 from flax_transformer.data.pipeline import PipelineConfig
 from flax_transformer.data.sources import DataConfig
@@ -21,12 +23,12 @@ from flax_transformer.training.training_config import TrainingConfig
 def get_config() -> ExperimentConfig:
     """Return the experiment."""
     return ExperimentConfig(
-        model=transformer_big(),
+        model=dataclasses.replace(transformer_big(), compute_dtype="bfloat16"),
         data=DataConfig(
             dataset="wmt14_translate/de-en", source_language="en", target_language="de"
         ),
         tokenizer=TokenizerConfig(vocab_size=37_000, algorithm="bpe"),
-        pipeline=PipelineConfig(batch_tokens=24_576, max_length=256, window_size=65_536),
+        pipeline=PipelineConfig(batch_tokens=24_576, max_length=256, window_size=16_384),
         optimizer=OptimizerConfig(
             learning_rate=peak_learning_rate(model_dim=1024, warmup_steps=4000),
             warmup_steps=4000,
@@ -34,7 +36,7 @@ def get_config() -> ExperimentConfig:
         ),
         training=TrainingConfig(
             num_steps=300_000,
-            eval_every=10_000,
+            eval_every=9000,
             checkpoint_every=1500,
             keep_last=20,
             average_last=20,

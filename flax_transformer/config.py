@@ -78,12 +78,15 @@ def read_config_file(path: Path) -> ExperimentConfig:
     """Run ``get_config()`` of a Python file.
 
     Raises:
-        InputError: there is no such file, or it does not give an ExperimentConfig.
+        InputError: there is no such file, it fails, or it does not give an ExperimentConfig.
     """
     if not path.is_file():
         raise InputError(f"--config must be a Python file, got {path}, which is none.")
-    get_config = runpy.run_path(str(path)).get("get_config")
-    config = get_config() if callable(get_config) else None
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        config = get_config() if callable(get_config) else None
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(f"{path} must run, got {type(error).__name__}: {error}.") from error
     if not isinstance(config, ExperimentConfig):
         raise InputError(f"{path} must define get_config() -> ExperimentConfig.")
     return config
@@ -111,6 +114,12 @@ def check_continuation(stored: ExperimentConfig, given: ExperimentConfig, workdi
     The message names the first field that differs, and both values.
     """
     old, new = flatten_config(stored), flatten_config(given)
+    num_steps = "training.num_steps"
+    if given.optimizer.schedule == "cosine" and old[num_steps] != new[num_steps]:
+        raise InputError(
+            f"{num_steps} must stay {old[num_steps]} in {workdir}, because the cosine schedule "
+            f"ends there, got {new[num_steps]}. Use another --workdir for another run."
+        )
     for name in new:
         may_change = any(
             name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_CHANGE

@@ -1,5 +1,6 @@
 """An experiment from its config to its test score."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -37,6 +39,7 @@ from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.parameters import abstract_parameters, num_parameters
 from flax_transformer.training.averaging import average_checkpoints
 from flax_transformer.training.checkpoint_reader import list_steps
+from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.loop import DEV_SCORE, Ending, train
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
 from flax_transformer.training.sharding import make_mesh, num_batch_shards
@@ -45,7 +48,7 @@ RESULTS_FILE = "results.json"
 
 
 class Corpus(NamedTuple):
-    """The sentence pairs of an experiment; the test set is read once, at the end."""
+    """The sentence pairs of an experiment; the test set is translated once, at the end."""
 
     train: Sequence[SentencePair]
     dev: Sequence[SentencePair]
@@ -65,18 +68,29 @@ def run_experiment(config: ExperimentConfig, workdir: Path) -> bool:
         InputError: the config, the data or what is in ``workdir`` cannot be used.
         DivergenceError: the loss is not a finite number.
     """
+    is_first = jax.process_index() == 0
+    with lock_directory(workdir) if is_first else contextlib.nullcontext():
+        return _run(config, workdir)
+
+
+def _run(config: ExperimentConfig, workdir: Path) -> bool:
     start = time.perf_counter()
     mesh = make_mesh(config.mesh)
     corpus = _load_corpus(config)
     _say(f"{describe_direction(config.data)}, {_describe_sizes(corpus)}")
-    workdir.mkdir(parents=True, exist_ok=True)
-    tokenizer = _load_or_train_tokenizer(config, corpus, workdir)
-    config = _with_vocabulary(config, tokenizer)
-    if (workdir / CONFIG_FILE).exists():
+    if list_steps(workdir / CHECKPOINT_DIRECTORY):
+        tokenizer = TranslationTokenizer.load(workdir / TOKENIZER_DIRECTORY)
+        config = _with_vocabulary(config, tokenizer)
         check_continuation(load_config(workdir / CONFIG_FILE), config, workdir)
+    else:
+        tokenizer = train_tokenizer(config.tokenizer, corpus.train, seed=config.training.seed)
+        config = _with_vocabulary(config, tokenizer)
+    batches = _make_batches(config, corpus, tokenizer, mesh)
+    # Only now: what cannot work leaves the directory as it was.
+    tokenizer.save(workdir / TOKENIZER_DIRECTORY)
     save_config(config, workdir / CONFIG_FILE)
 
-    ending = _train(config, corpus, tokenizer, mesh, workdir)
+    ending = _train(config, corpus, tokenizer, batches, mesh, workdir)
     if ending is Ending.INTERRUPTED:
         return False
     _say(f"training ended after {_minutes(start)}: {ending.value}")
@@ -100,18 +114,6 @@ def _describe_sizes(corpus: Corpus) -> str:
     return "sentence pairs: " + ", ".join(f"{len(pairs):,} {name}" for name, pairs in sizes.items())
 
 
-def _load_or_train_tokenizer(
-    config: ExperimentConfig, corpus: Corpus, workdir: Path
-) -> TranslationTokenizer:
-    directory = workdir / TOKENIZER_DIRECTORY
-    if (workdir / CONFIG_FILE).exists():
-        return TranslationTokenizer.load(directory)
-    # The config is written after the tokenizer: without it, what is there may be half of one.
-    tokenizer = train_tokenizer(config.tokenizer, corpus.train, seed=config.training.seed)
-    tokenizer.save(directory)
-    return tokenizer
-
-
 def _with_vocabulary(config: ExperimentConfig, tokenizer: TranslationTokenizer) -> ExperimentConfig:
     """Set the model's vocabulary sizes to the tokenizer's."""
     model = dataclasses.replace(
@@ -122,16 +124,10 @@ def _with_vocabulary(config: ExperimentConfig, tokenizer: TranslationTokenizer) 
     return dataclasses.replace(config, model=model)
 
 
-def _train(
-    config: ExperimentConfig,
-    corpus: Corpus,
-    tokenizer: TranslationTokenizer,
-    mesh: Mesh,
-    workdir: Path,
-) -> Ending:
-    model = EncoderDecoder(config.model)
-    num_steps = config.training.num_steps
-    batches = make_training_batches(
+def _make_batches(
+    config: ExperimentConfig, corpus: Corpus, tokenizer: TranslationTokenizer, mesh: Mesh
+) -> grain.DatasetIterator:
+    return make_training_batches(
         corpus.train,
         tokenizer,
         config.pipeline,
@@ -140,6 +136,18 @@ def _train(
         process_count=jax.process_count(),
         row_multiple=num_batch_shards(mesh) * config.training.accumulation_steps,
     )
+
+
+def _train(
+    config: ExperimentConfig,
+    corpus: Corpus,
+    tokenizer: TranslationTokenizer,
+    batches: grain.DatasetIterator,
+    mesh: Mesh,
+    workdir: Path,
+) -> Ending:
+    model = EncoderDecoder(config.model)
+    num_steps = config.training.num_steps
     _say(
         f"{num_parameters(abstract_parameters(model)):,} parameters, "
         f"{' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())} devices"

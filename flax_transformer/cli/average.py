@@ -12,7 +12,6 @@ from flax_transformer.interop.pretrained import (
     CONFIG_FILE,
     MODEL_DIRECTORY,
     TOKENIZER_DIRECTORY,
-    WEIGHTS_FILE,
     Pretrained,
     save_model,
 )
@@ -29,14 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--last",
         metavar="K",
         type=positive_int,
-        default=5,
-        help="checkpoints to average, the latest of those that were kept (default: %(default)s)",
+        help="checkpoints to average, the latest of those that were kept "
+        "(default: training.average_last of the run)",
     )
     parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
-        help=f"model directory to write or replace (default: WORKDIR/{MODEL_DIRECTORY})",
+        help=f"model directory to write; an older model there is replaced "
+        f"(default: WORKDIR/{MODEL_DIRECTORY}, the run's own choice)",
     )
 
 
@@ -44,11 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Average, save and say what has been averaged; return the exit status."""
     workdir: Path = arguments.workdir
     output: Path = arguments.output or workdir / MODEL_DIRECTORY
-    _check_replaceable(output)
-    config = load_config(workdir / CONFIG_FILE).model
+    experiment = load_config(workdir / CONFIG_FILE)
+    config = experiment.model
     model = EncoderDecoder(config)
     checkpoints = workdir / CHECKPOINT_DIRECTORY
-    steps = list_steps(checkpoints)[-arguments.last :]
+    steps = list_steps(checkpoints)[-(arguments.last or experiment.training.average_last) :]
     if not steps:
         raise InputError(f"{checkpoints} must hold at least one checkpoint, got none.")
     params = average_checkpoints(checkpoints, steps, like=abstract_parameters(model))
@@ -56,10 +56,3 @@ def run(arguments: argparse.Namespace) -> int:
     save_model(output, Pretrained(model, params, config, tokenizer))
     print(f"averaged the checkpoints of steps {', '.join(map(str, steps))} into {output}")
     return 0
-
-
-def _check_replaceable(output: Path) -> None:
-    """Raise InputError if ``output`` is anything but a model directory or nothing."""
-    is_model = (output / WEIGHTS_FILE).is_file()
-    if output.exists() and not is_model and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"--output must be a new directory or that of a model, got {output}.")

@@ -10,6 +10,8 @@ from flax_transformer.cli.command_parser import (
     positive_int,
 )
 from flax_transformer.decoding.beam_search import BeamSearch
+from flax_transformer.decoding.generate import Strategy
+from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.errors import InputError
 
 
@@ -92,13 +94,16 @@ def check_decoding_arguments(arguments: argparse.Namespace, *, num_best: int = 1
 
 def make_strategy(
     arguments: argparse.Namespace, *, max_positions: int, num_best: int = 1
-) -> BeamSearch:
+) -> Strategy:
     """Return the search that the options describe, for a model of ``max_positions``."""
+    max_length = min(arguments.max_length or max_positions, max_positions)
+    if arguments.beam_size == num_best == 1:
+        return Greedy(min_length=arguments.min_length, max_length=max_length)
     return BeamSearch(
         beam_size=arguments.beam_size,
         num_best=num_best,
         min_length=arguments.min_length,
-        max_length=min(arguments.max_length or max_positions, max_positions),
+        max_length=max_length,
         length_penalty=arguments.length_penalty,
         length_normalization=arguments.length_normalization,
     )

@@ -1,6 +1,7 @@
 """``flax-transformer evaluate``: translate a test set and score the translations."""
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
@@ -50,8 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not sources:
         raise InputError(f"{arguments.source} must hold at least one line, got none.")
-    pretrained = load_pretrained(arguments.model)
-    with progress_bar(len(sources)) as progress:
+    inputs = [arguments.source, arguments.reference]
+    with (
+        # First, since a fault of a file is sooner found than a set translated.
+        open_output(arguments.output, inputs=inputs)
+        if arguments.output is not None
+        else contextlib.nullcontext() as output,
+        progress_bar(len(sources)) as progress,
+    ):
+        pretrained = load_pretrained(arguments.model)
         translations = translate(
             pretrained.model,
             pretrained.params,
@@ -62,11 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_source_length=arguments.max_source_length,
             progress=progress,
         )
-    best = [hypotheses[0] for hypotheses in translations]
-    if arguments.output is not None:
-        with open_output(
-            arguments.output, inputs=[arguments.source, arguments.reference]
-        ) as output:
+        best = [hypotheses[0] for hypotheses in translations]
+        if output is not None:
             output.writelines(f"{translation.text}\n" for translation in best)
     scores = corpus_scores([translation.text for translation in best], references)
     num_truncated = sum(translation.truncated for translation in best)

@@ -5,14 +5,19 @@ import os
 import sys
 from collections.abc import Callable
 
+import jax
+
 from flax_transformer.cli.command_parser import UsageError
 from flax_transformer.errors import DivergenceError, InputError
 
+_OUT_OF_MEMORY = "out of memory. Make batches, the beam or the model smaller."
 
-def run_guarded(prog: str, command: Callable[[], int]) -> int:
+
+def run_guarded(prog: str, command: Callable[[], int], *, is_filter: bool) -> int:
     """Run ``command``; return its exit status, or that of the fault it ended in.
 
-    A reader that has closed the pipe, as ``head`` does, is no fault: the status is 0.
+    For a filter it is no fault if the reader has closed the pipe, as ``head`` does: the status is
+    0. Any other command has more to do than to print.
     """
     try:
         status = command()
@@ -21,7 +26,10 @@ def run_guarded(prog: str, command: Callable[[], int]) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
-        return 0
+        if is_filter:
+            return 0
+        _print_error(prog, "standard output was closed before the end")
+        return 1
     except KeyboardInterrupt:
         _print_error(prog, "interrupted")
         return 130
@@ -34,6 +42,14 @@ def run_guarded(prog: str, command: Callable[[], int]) -> int:
     except OSError as error:
         _discard_stdout()
         _print_error(prog, describe_os_error(error))
+        return 1
+    except MemoryError:
+        _print_error(prog, _OUT_OF_MEMORY)
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _print_error(prog, _OUT_OF_MEMORY)
         return 1
     return status
 
@@ -55,6 +71,8 @@ def _print_error(prog: str, message: str) -> None:
 
 def _discard_stdout() -> None:
     """Let what is still buffered go nowhere, or the interpreter would fail on it once more."""
+    if sys.stdout is None:
+        return
     with contextlib.suppress(OSError):  # a stream without a file has nothing to flush
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -25,6 +25,9 @@ COMMANDS = {
     "average": "average the last checkpoints of a run into one model",
 }
 
+FILTERS = ("translate", "evaluate", "score")
+"""Commands that only print: they end when nobody reads any more."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command of ``argv`` (default: of the process); return the exit status.
@@ -43,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_guarded(
         PROGRAM if name is None else f"{PROGRAM} {name}",
         lambda: _choose_command(argv) if name is None else _run_command(name, argv[1:]),
+        is_filter=name in FILTERS,
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from flax_transformer.cli.command_parser import CommandParser
+from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
 from flax_transformer.experiment import run_experiment
@@ -22,18 +22,21 @@ def main(argv: list[str]) -> int:
         epilog="With --config, --help lists the fields of that config.",
         formatter_class=argparse.HelpFormatter,
     )
-    has_config = any(argument.split("=")[0] == "--config" for argument in argv)
-    parser.add_argument("--config", type=Path, required=True, help="a file of configs/")
-    parser.add_argument(
-        "--workdir", type=Path, required=True, help="directory of the run, made if missing"
-    )
-    if has_config and {"-h", "--help"} & set(argv):
-        position = next(i for i, text in enumerate(argv) if text.startswith("--config"))
-        path = argv[position].partition("=")[2] or argv[position + 1]
-        apply_overrides(read_config_file(Path(path)), ["--help"])
-    arguments, overrides = parser.parse_known_args(argv)
-    config = apply_overrides(read_config_file(arguments.config), overrides)
+    parser.add_argument("--config", type=Path, help="a file of configs/")
+    parser.add_argument("--workdir", type=Path, help="directory of the run, made if missing")
+    wants_help = bool({"-h", "--help"} & set(argv))
+    if wants_help and not any(argument.startswith("--config") for argument in argv):
+        parser.print_help()
+        return 0
+    arguments, overrides = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
+    for name in ("config", "workdir"):
+        if getattr(arguments, name) is None and not wants_help:
+            typos = [option.split("=")[0] for option in overrides if "." not in option]
+            hint = next(filter(None, (suggest(typo, [f"--{name}"]) for typo in typos)), "")
+            raise UsageError(f"--{name} must be given{hint}")
+    config = read_config_file(arguments.config)
+    config = apply_overrides(config, ["--help"] if wants_help else overrides)
     is_complete = run_experiment(config, arguments.workdir)
     if not is_complete:
-        print(f"stopped early; to resume: train.py {shlex.join(argv)}")
+        print(f"stopped early; to resume, give the same options again: {shlex.join(argv)}")
     return 0 if is_complete else EXIT_INTERRUPTED

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=positive_int,
         help="lines that are read, sorted by length and translated together "
-        "(default: 2000, and 1 when standard input is a terminal)",
+        "(default: as many as a batch has tokens, and 1 when standard input is a terminal)",
     )
     parser.add_argument(
         "--strict",
@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
                 ),
                 batch_tokens=arguments.batch_tokens,
                 max_source_length=arguments.max_source_length,
-                window_size=arguments.window or (1 if is_interactive else 2000),
+                window_size=arguments.window
+                or (1 if is_interactive else max(2000, arguments.batch_tokens)),
                 progress=progress,
             ):
                 for translations in window:

@@ -16,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from flax_transformer.data.prepare import PreparedDataset, describe_prepared
-from flax_transformer.data.tfds_builders import make_builder, one_line
+from flax_transformer.data.tfds_builders import make_builder, name_of, one_line
 from flax_transformer.errors import InputError
 
 _DATASET_INFO = "dataset_info.json"
@@ -45,6 +45,8 @@ def convert_tfrecord(name: str, tfrecord_dir: Path, data_dir: Path) -> PreparedD
         raise InputError(
             f"{tfrecord_dir} must be a TFRECORD copy, got {builder.info.file_format.value}."
         )
+    if name_of(builder) != name:
+        raise InputError(f"{tfrecord_dir} must hold {name}, got {name_of(builder)}.")
     destination = data_dir / name / str(builder.version)
     if destination.exists():
         raise InputError(

@@ -1,7 +1,6 @@
 """Parallel plain text: two files line by line, or one file of two tab-separated columns."""
 
 import gzip
-import logging
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 from flax_transformer.data.sentence_pair import SentencePair, clean_text
 from flax_transformer.errors import InputError
 
-_LOGGER = logging.getLogger(__name__)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -44,19 +42,23 @@ def read_lines(path: Path) -> list[str]:
 def read_parallel_text(
     directory: Path, stem: str, source_language: str, target_language: str
 ) -> list[SentencePair]:
-    """Read ``<stem>.<language>[.gz]`` for both languages, or ``<stem>.tsv[.gz]``, line by line.
+    """Read ``<stem>.<language>[.gz]`` for both languages, or a table, line by line.
 
-    The pairs are not filtered yet, so pair N comes from line N + 1.
+    A table is ``<stem>.<source>-<target>.tsv[.gz]``, whose columns its name tells in either order,
+    or ``<stem>.tsv[.gz]``, whose first column is the source. The pairs are not filtered, so pair N
+    comes from line N + 1.
 
     Raises:
         InputError: a file is missing or damaged, the two files differ in length, or a line of the
             TSV file has not two columns.
     """
     names = [f"{stem}.{source_language}", f"{stem}.{target_language}"]
-    table = find_file(directory, f"{stem}.tsv")
+    table = _find_table(directory, stem, source_language, target_language)
     source_path, target_path = (find_file(directory, name) for name in names)
     if source_path is None and target_path is None and table is not None:
-        return _read_table(table)
+        pairs = _read_table(table)
+        is_reversed = table.name.startswith(f"{stem}.{target_language}-{source_language}.")
+        return [SentencePair(b, a) for a, b in pairs] if is_reversed else pairs
     if source_path is None or target_path is None:
         missing = names[0] if source_path is None else names[1]
         raise InputError(
@@ -96,23 +98,10 @@ def keep_labelled(
     return [pair for pair, label in zip(pairs, found, strict=True) if label in labels]
 
 
-def drop_empty(pairs: Sequence[SentencePair], name: str) -> list[SentencePair]:
-    """Drop the pairs with an empty side, and log how many.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    kept = [pair for pair in pairs if pair.source and pair.target]
-    if not kept:
+def check_not_empty(pairs: Sequence[SentencePair], name: str) -> None:
+    """Raise InputError unless some pair has text on both sides."""
+    if not any(pair.source and pair.target for pair in pairs):
         raise InputError(f"{name} must contain sentence pairs, got {len(pairs)} lines and no pair.")
-    if len(kept) < len(pairs):
-        _LOGGER.warning(
-            "%s: dropped %d of %d pairs, because a side is empty.",
-            name,
-            len(pairs) - len(kept),
-            len(pairs),
-        )
-    return kept
 
 
 def find_file(directory: Path, name: str) -> Path | None:
@@ -123,13 +112,24 @@ def find_file(directory: Path, name: str) -> Path | None:
     return None
 
 
+def _find_table(
+    directory: Path, stem: str, source_language: str, target_language: str
+) -> Path | None:
+    forward = f".{source_language}-{target_language}"
+    backward = f".{target_language}-{source_language}"
+    for order in (forward, backward, ""):
+        if path := find_file(directory, f"{stem}{order}.tsv"):
+            return path
+    return None
+
+
 def _read_table(path: Path) -> list[SentencePair]:
     pairs = []
     for number, line in enumerate(read_lines(path), start=1):
         columns = line.split("\t")
         if len(columns) != 2:
             raise InputError(
-                f"{path} must have two columns (source, tab, target) in every line, "
+                f"{path} must have two columns, with a tab between, in every line, "
                 f"got {len(columns)} in line {number}."
             )
         pairs.append(SentencePair(clean_text(columns[0]), clean_text(columns[1])))

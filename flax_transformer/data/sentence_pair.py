@@ -1,10 +1,12 @@
 """A sentence pair, and the one rule by which text becomes a sentence."""
 
+import re
 from typing import NamedTuple
 
 # All that some tool takes for the end of a line (str.splitlines), and the tab, which ends a field.
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
-_TO_SPACE = dict.fromkeys(map(ord, _BREAKS), " ")
+# Much faster than str.translate on text that is not ASCII.
+_BREAK = re.compile(f"[{_BREAKS}]")
 
 
 class SentencePair(NamedTuple):
@@ -24,4 +26,4 @@ def clean_text(text: str) -> str:
     >>> clean_text("\u00a0one\ttwo\u2028three &amp; four\r\n")
     'one two three &amp; four'
     """
-    return text.translate(_TO_SPACE).strip()
+    return _BREAK.sub(" ", text).strip()

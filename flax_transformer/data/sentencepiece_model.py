@@ -45,7 +45,7 @@ class Tokenizer:
             if token_id < 0:
                 raise InputError(f"model must have a {name} token, got a model without one.")
         # A bound method cannot be cached by a decorator without keeping every tokenizer alive.
-        self._cached_candidates = functools.lru_cache(maxsize=1 << 16)(self._candidates)
+        self._cached_candidates = functools.lru_cache(maxsize=1 << 13)(self._candidates)
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes, float]]:
         return Tokenizer, (self.model, self.subword_regularization)

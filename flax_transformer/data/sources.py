@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from flax_transformer.data.parallel_text import (
-    drop_empty,
+    check_not_empty,
     find_file,
     keep_labelled,
     read_parallel_text,
@@ -31,7 +31,7 @@ class DataConfig:
 
     ``kind`` "text": ``dataset`` is a folder below ``data_dir`` (by default
     ``$FLAX_TRANSFORMER_DATA``, else the current directory); ``train``, ``dev`` and ``test`` are
-    the stems of files ``<stem>.<language>[.gz]``, or ``<stem>.tsv[.gz]`` with source and target.
+    the stems of files ``<stem>.<language>[.gz]``, or of tables, see :func:`read_parallel_text`.
     With ``labels``, only the lines are kept whose label in ``<stem>.src`` is one of these; a test
     set without such a file is taken whole.
     """
@@ -64,8 +64,9 @@ class DataConfig:
 def load_sentence_pairs(config: DataConfig, split: str) -> Sequence[SentencePair]:
     """Load one split: ``config.train``, ``config.dev``, ``config.test`` or any other.
 
-    The pairs of a TFDS dataset are decoded one by one when they are asked for, and are not
-    filtered. Those of text files are read at once, without the pairs that have an empty side.
+    The pairs of a TFDS dataset are decoded one by one when they are asked for; text files are read
+    at once. Pairs with an empty side are kept: the training pipeline drops them, and a test set
+    keeps all of its lines.
 
     Raises:
         InputError: the data is missing, not prepared, damaged or empty.
@@ -109,4 +110,5 @@ def _load_text_pairs(config: DataConfig, split: str) -> list[SentencePair]:
             raise InputError(
                 f"{directory / split}.src must exist, because labels are asked for, got no file."
             )
-    return drop_empty(pairs, str(directory / split))
+    check_not_empty(pairs, str(directory / split))
+    return pairs

@@ -49,6 +49,12 @@ def generate(
         InputError: a token is outside the vocabulary, or a length is over ``max_positions``.
     """
     check_tokens("inputs", inputs, model.config.source_vocab_size)
+    vocab_size = model.config.target_vocab_size
+    if isinstance(strategy, BeamSearch) and strategy.beam_size > vocab_size:
+        raise InputError(
+            f"beam_size must be at most the {vocab_size} tokens of the target, "
+            f"got {strategy.beam_size}."
+        )
     return _generate(model, params, inputs, mask, strategy, bos_id, eos_id, pad_id)
 
 

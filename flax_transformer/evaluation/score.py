@@ -81,8 +81,9 @@ def _encode_targets(
     tokenizer: TranslationTokenizer, targets: Sequence[str], max_length: int
 ) -> list[list[int]]:
     labels = []
-    for number, target in enumerate(targets, start=1):
-        tokens = [*tokenizer.target.encode(clean_text(target)), tokenizer.target.eos_id]
+    encoded = tokenizer.target.encode_batch([clean_text(target) for target in targets])
+    for number, ids in enumerate(encoded, start=1):
+        tokens = [*ids, tokenizer.target.eos_id]
         if len(tokens) > max_length:
             raise InputError(
                 f"a target must be at most {max_length} tokens long to be scored, "

@@ -18,8 +18,8 @@ def encode_sources(
     token kept, and a warning names it; lines are counted from ``first_line``.
     """
     sources = []
-    for number, line in enumerate(lines, start=first_line):
-        tokens = tokenizer.encode(clean_text(line))
+    encoded = tokenizer.encode_batch([clean_text(line) for line in lines])
+    for number, tokens in enumerate(encoded, start=first_line):
         if len(tokens) >= max_length:
             _logger.warning(
                 "line %d has %d tokens, more than the %d that fit: its end is cut off",

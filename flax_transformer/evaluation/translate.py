@@ -146,16 +146,16 @@ def resolve_max_source_length(max_source_length: int | None, max_positions: int)
     """Return the longest source to read, in tokens; None stands for ``max_positions``.
 
     Raises:
-        InputError: it is not from 1 to ``max_positions``.
+        InputError: it is not from 2 to ``max_positions``.
 
     >>> resolve_max_source_length(None, 1024)
     1024
     """
     if max_source_length is None:
         return max_positions
-    if not 1 <= max_source_length <= max_positions:
+    if not 2 <= max_source_length <= max_positions:  # a token and the end token
         raise InputError(
-            f"max_source_length must lie between 1 and max_positions = {max_positions}, "
+            f"max_source_length must lie between 2 and max_positions = {max_positions}, "
             f"got {max_source_length}."
         )
     return max_source_length
@@ -200,7 +200,7 @@ def _read_hypotheses(hypotheses: Hypotheses, tokenizer: Tokenizer) -> Iterator[l
                 truncated=bool(ids[length - 1] != tokenizer.eos_id),
             )
             for ids, score, length in zip(tokens, scores, lengths, strict=True)
-            if score > -np.inf
+            if score != -np.inf
         ]
 
 

@@ -7,7 +7,6 @@ A model directory holds ``config.json`` (the :class:`TransformerConfig`), ``mode
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -37,8 +36,6 @@ TOKENIZER_DIRECTORY = "tokenizer"
 MODEL_DIRECTORY = "model"
 CHECKPOINT_DIRECTORY = "checkpoints"
 
-_logger = logging.getLogger(__name__)
-
 
 class Pretrained(NamedTuple):
     """A trained model, ready for use."""
@@ -60,22 +57,21 @@ def save_model(directory: Path, pretrained: Pretrained) -> None:
     """
     _check_vocabularies(pretrained.config, pretrained.tokenizer, directory)
     directory = directory.absolute()
-    new = directory.with_name(f".{directory.name}.new.{os.getpid()}")
-    old = directory.with_name(f".{directory.name}.old.{os.getpid()}")
+    _check_replaceable(directory)
+    new = directory.with_name(f".{directory.name}.new")
+    old = directory.with_name(f".{directory.name}.old")
     try:
+        shutil.rmtree(new, ignore_errors=True)  # what a process that was killed left there
         new.mkdir(parents=True)
         text = json.dumps(dataclasses.asdict(pretrained.config), indent=2)
         (new / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
         save_tensors(new / WEIGHTS_FILE, flatten_tree(pretrained.params))
         pretrained.tokenizer.save(new / TOKENIZER_DIRECTORY)
-        if directory.exists():
-            directory.rename(old)
-        new.rename(directory)
+        _exchange(directory, new, old)
     except OSError as error:
         raise InputError(f"model {directory} cannot be written: {error}.") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_pretrained(directory: str | os.PathLike[str]) -> Pretrained:
@@ -99,11 +95,40 @@ def load_pretrained(directory: str | os.PathLike[str]) -> Pretrained:
         )
     not_finite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if not_finite:
-        _logger.warning(
-            "%s holds NaN or infinite values: %s", path / WEIGHTS_FILE, shorten(not_finite)
+        raise InputError(
+            f"{path / WEIGHTS_FILE} must hold finite values, got NaN or infinity in "
+            f"{shorten(not_finite)}."
         )
     params = unflatten_tree({name: jnp.asarray(tensor) for name, tensor in tensors.items()})
     return Pretrained(model, params, config, tokenizer)
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Raise InputError if ``directory`` holds anything else than a model: it would be lost."""
+    if not directory.exists():
+        return
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
+    others = sorted(names - {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_DIRECTORY})
+    if others:
+        raise InputError(
+            f"{directory} must be new, empty or a model directory to be written to, "
+            f"got {shorten(others)} in it."
+        )
+
+
+def _exchange(directory: Path, new: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``directory``, or leave ``directory`` as it is."""
+    if not directory.exists():
+        new.rename(directory)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    directory.rename(old)
+    try:
+        new.rename(directory)
+    except BaseException:
+        old.rename(directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _find_model(directory: Path) -> Path:

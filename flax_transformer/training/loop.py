@@ -19,7 +19,7 @@ from flax_transformer.errors import DivergenceError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.interruption import InterruptionGuard
-from flax_transformer.training.metrics_log import METRICS_FILE, MetricsLog
+from flax_transformer.training.metrics_log import MetricsLog
 from flax_transformer.training.progress import BestScore, StepMeter
 from flax_transformer.training.sharding import place_batch, state_shardings
 from flax_transformer.training.state import TrainState, init_state
@@ -127,7 +127,7 @@ def train(
                 mesh=mesh,
                 checkpointer=checkpointer,
                 log=log,
-                best=BestScore.from_log(workdir / METRICS_FILE, DEV_SCORE, last_step=start_step),
+                best=BestScore.from_metrics(checkpointer.metrics(start_step)),
                 evaluate=evaluate,
                 export_best=export_best,
             )
@@ -151,7 +151,7 @@ class _Loop:
     def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
         """Train to the last step, or until something ends the run."""
         config = self.config
-        meter = StepMeter(self._check_loss)
+        meter = StepMeter(self._check_finite)
         step = int(state.step)
         with InterruptionGuard() as interruption:
             while step < config.num_steps and not self._is_exhausted():
@@ -164,31 +164,31 @@ class _Loop:
                 if is_last or step % config.log_every == 0:
                     learning_rate = float(self.schedule(step - 1))
                     self.log.write(step, meter.report() | {"learning_rate": learning_rate})
-                    meter.reset()
                 if is_last or step % config.eval_every == 0:
-                    meter.flush()
-                    self._evaluate_and_save(state, batches)
-                    meter.reset()
-                elif step % config.checkpoint_every == 0:
-                    meter.flush()
-                    self.checkpointer.save(state, batches, metrics={})
+                    with meter.paused():
+                        self._evaluate_and_save(state, batches)
+                elif step % config.checkpoint_every == 0 or interruption.requested:
+                    with meter.paused():
+                        self._save(state, batches, {})
                 if interruption.requested:
-                    print(f"{interruption.requested}: saving step {step:,}", flush=True)
-                    meter.flush()
-                    self.checkpointer.save(state, batches, metrics={})
-                    return TrainingResult(state, Ending.INTERRUPTED)
-        ending = Ending.FINISHED if step >= config.num_steps else Ending.EARLY
-        return TrainingResult(state, ending)
+                    print(f"{interruption.requested}: saved step {step:,}", flush=True)
+                    break
+            # Within the guard: a signal must not end the process while it is saving.
+            self.checkpointer.wait()
+        if step >= config.num_steps:
+            return TrainingResult(state, Ending.FINISHED)
+        return TrainingResult(state, Ending.EARLY if self._is_exhausted() else Ending.INTERRUPTED)
 
     def _is_exhausted(self) -> bool:
         return self.config.patience is not None and self.best.num_since >= self.config.patience
 
-    def _check_loss(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _check_finite(self, step: int, loss: float, gradient_norm: float) -> None:
+        # A finite loss with an infinite gradient has already spoilt the parameters.
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             last_good = self.checkpointer.latest_step()
             raise DivergenceError(
-                f"the loss of step {step} is {loss} at learning rate "
-                f"{float(self.schedule(step - 1)):.3g}; the last good checkpoint is "
+                f"the loss of step {step} is {loss}, its gradient norm {gradient_norm}, at "
+                f"learning rate {float(self.schedule(step - 1)):.3g}; the last good checkpoint is "
                 f"{'none' if last_good is None else f'step {last_good}'}. Try a lower "
                 "--optimizer.learning-rate or a longer --optimizer.warmup-steps."
             )
@@ -196,7 +196,13 @@ class _Loop:
     def _evaluate_and_save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
         scores = dict(self.evaluate(state.params))
         self.log.write(int(state.step), scores)
-        # Before the checkpoint: a run killed between them does this evaluation once more.
+        # Before the checkpoint, which remembers the score: should the process die in between,
+        # the evaluation is repeated.
         if self.best.update(scores[DEV_SCORE]):
             self.export_best(state.params)
-        self.checkpointer.save(state, batches, metrics=scores)
+        self._save(state, batches, scores)
+
+    def _save(
+        self, state: TrainState, batches: grain.DatasetIterator, scores: Mapping[str, float]
+    ) -> None:
+        self.checkpointer.save(state, batches, metrics={**scores, **self.best.as_metrics()})

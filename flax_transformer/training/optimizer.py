@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Literal, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -18,7 +19,8 @@ class OptimizerConfig:
     """The optimizer; the defaults are those of "Attention Is All You Need" (section 5.3).
 
     Attributes:
-        name: Adam, AdamW (decoupled weight decay) or Adafactor (arXiv 1804.04235).
+        name: Adam, AdamW (decoupled weight decay) or Adafactor (arXiv 1804.04235), which takes
+            no more than the learning rate and the clipping from here.
         learning_rate: the highest, reached at the end of the warm-up.
         schedule: after the warm-up, fall as 1/√step, by half a cosine to zero at the run's last
             step, or stay.
@@ -26,7 +28,7 @@ class OptimizerConfig:
         b1: decay of Adam's first moment.
         b2: decay of Adam's second moment.
         epsilon: added to Adam's denominator.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, for matrices; biases and scales do not decay.
         clip_norm: largest global norm of the gradient; None for no clipping.
     """
 
@@ -111,7 +113,7 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
     """Make the optimizer: clipping by the global norm, then the update by the schedule."""
     schedule = make_schedule(config, num_steps=num_steps)
     if config.name == "adafactor":
-        update = optax.adafactor(schedule)
+        update = optax.adafactor(schedule, multiply_by_parameter_scale=False)
     elif config.name == "adamw":
         update = optax.adamw(
             schedule,
@@ -119,9 +121,14 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
             b2=config.b2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
+            mask=_is_decayed,
         )
     else:
         update = optax.adam(schedule, b1=config.b1, b2=config.b2, eps=config.epsilon)
     if config.clip_norm is None:
         return update
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _is_decayed(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

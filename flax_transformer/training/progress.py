@@ -1,12 +1,16 @@
 """What the loop keeps track of between steps: throughput, and the best score so far."""
 
-import json
+import contextlib
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
 
 from flax_transformer.training.step import StepMetrics
+
+BEST_SCORE = "best_score"
+NUM_SINCE_BEST = "evaluations_since_best"
 
 
 class StepMeter:
@@ -16,25 +20,14 @@ class StepMeter:
     its way, and the device is never idle for it.
 
     Args:
-        check_loss: is told every step's number and loss, and may raise.
+        check_step: is told every step's number, loss and norm of the gradient, and may raise.
     """
 
-    def __init__(self, check_loss: Callable[[int, float], None]) -> None:
-        self._check_loss = check_loss
+    def __init__(self, check_step: Callable[[int, float, float], None]) -> None:
+        self._check_step = check_step
         self._unread: tuple[int, StepMetrics] | None = None
-        self._loss_sum = self._nll_sum = 0.0
-        self._num_tokens = 0
         self._gradient_norm = math.nan
-        self._paddings: list[float] = []
-        self._start = time.perf_counter()
-
-    def reset(self) -> None:
-        """Read what is unread, and begin anew; time counts from here."""
-        self.flush()
-        self._loss_sum = self._nll_sum = 0.0
-        self._num_tokens = 0
-        self._paddings = []
-        self._start = time.perf_counter()
+        self._clear()
 
     def add(self, step: int, metrics: StepMetrics, *, padding: float) -> None:
         """Take the metrics of a step just begun, and read those of the step before it."""
@@ -48,24 +41,39 @@ class StepMeter:
             return
         step, metrics = self._unread
         self._unread = None
-        loss, num_tokens = float(metrics.loss), int(metrics.num_tokens)
-        self._check_loss(step, loss)
+        loss, nll, num_tokens, gradient_norm = map(float, jax.device_get(metrics))
+        self._check_step(step, loss, gradient_norm)
         self._loss_sum += loss * num_tokens
-        self._nll_sum += float(metrics.nll) * num_tokens
+        self._nll_sum += nll * num_tokens
         self._num_tokens += num_tokens
-        self._gradient_norm = float(metrics.gradient_norm)
+        self._gradient_norm = gradient_norm
 
     def report(self) -> dict[str, float]:
-        """Return means over all target tokens, the padding, and target tokens a second."""
+        """Return means over all target tokens, the padding, and tokens a second; begin anew."""
         self.flush()
-        num_tokens = max(self._num_tokens, 1)
-        return {
+        num_tokens = max(self._num_tokens, 1.0)
+        report = {
             "loss": self._loss_sum / num_tokens,
             "nll": self._nll_sum / num_tokens,
             "gradient_norm": self._gradient_norm,
             "tokens_per_second": self._num_tokens / (time.perf_counter() - self._start),
             "padding": sum(self._paddings) / max(len(self._paddings), 1),
         }
+        self._clear()
+        return report
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Finish the steps begun; what is done within does not count as time of training."""
+        self.flush()
+        pause = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - pause
+
+    def _clear(self) -> None:
+        self._loss_sum = self._nll_sum = self._num_tokens = 0.0
+        self._paddings: list[float] = []
+        self._start = time.perf_counter()
 
 
 class BestScore:
@@ -76,9 +84,9 @@ class BestScore:
         num_since: evaluations since the best one.
     """
 
-    def __init__(self) -> None:
-        self.value = -math.inf
-        self.num_since = 0
+    def __init__(self, value: float = -math.inf, num_since: int = 0) -> None:
+        self.value = value
+        self.num_since = num_since
 
     def update(self, score: float) -> bool:
         """Take a new score; tell whether it is the best. NaN never is.
@@ -93,16 +101,19 @@ class BestScore:
         self.num_since += 1
         return False
 
+    def as_metrics(self) -> dict[str, float]:
+        """Return what :meth:`from_metrics` needs, to be stored with a checkpoint."""
+        if self.value == -math.inf:
+            return {}
+        return {BEST_SCORE: self.value, NUM_SINCE_BEST: float(self.num_since)}
+
     @classmethod
-    def from_log(cls, metrics_file: Path, name: str, *, last_step: int) -> "BestScore":
-        """Replay the scores that a run logged up to ``last_step``."""
-        best = cls()
-        if metrics_file.exists():
-            for line in metrics_file.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a process that was killed
-                    continue
-                if name in entry and entry["step"] <= last_step:
-                    best.update(math.nan if entry[name] is None else entry[name])
-        return best
+    def from_metrics(cls, metrics: Mapping[str, float]) -> "BestScore":
+        """Go on from the metrics of a checkpoint.
+
+        >>> BestScore.from_metrics(BestScore(30.0, 2).as_metrics()).num_since
+        2
+        """
+        if BEST_SCORE not in metrics:
+            return cls()
+        return cls(metrics[BEST_SCORE], int(metrics[NUM_SINCE_BEST]))

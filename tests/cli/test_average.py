@@ -62,7 +62,7 @@ def test_only_a_model_is_replaced(run_main, finished_run, tmp_path):
     for output in (tmp_path, tmp_path / "letter", finished_run):
         status, _, errors = run_main("average", finished_run, "--output", output)
         assert status == 1
-        assert "--output must be a new directory or that of a model" in errors
+        assert "must be new, empty or a model directory" in errors
     assert (tmp_path / "letter").read_text() == "precious"
 
 

@@ -1,5 +1,4 @@
 import gzip
-import logging
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,15 +251,18 @@ def test_invalid_utf8_is_refused_with_file_and_line(tmp_path: Path) -> None:
         load_sentence_pairs(text_config(tmp_path), "train")
 
 
-def test_pairs_with_an_empty_side_are_dropped_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write(tmp_path, "train.en", b"a\n\nc\nd\n")
-    write(tmp_path, "train.de", b"1\n2\n \n4\n")
-    with caplog.at_level(logging.WARNING):
-        pairs = load_sentence_pairs(text_config(tmp_path), "train")
-    assert pairs == [("a", "1"), ("d", "4")]
-    assert "dropped 2 of 4 pairs" in caplog.text
+def test_pairs_with_an_empty_side_keep_their_line(tmp_path: Path) -> None:
+    write(tmp_path, "test.en", b"a\n\nc\nd\n")
+    write(tmp_path, "test.de", b"1\n2\n \n4\n")
+    pairs = load_sentence_pairs(text_config(tmp_path), "test")
+    assert pairs == [("a", "1"), ("", "2"), ("c", ""), ("d", "4")]
+
+
+@pytest.mark.parametrize("name", ["train.en-de.tsv", "train.de-en.tsv"])
+def test_the_name_of_a_table_tells_its_columns(tmp_path: Path, name: str) -> None:
+    columns = ("One.", "Eins.") if name == "train.en-de.tsv" else ("Eins.", "One.")
+    write(tmp_path, name, "\t".join(columns).encode())
+    assert load_sentence_pairs(text_config(tmp_path), "train") == [("One.", "Eins.")]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b" \n\t\n"])

@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -179,18 +178,39 @@ def test_parameters_that_do_not_fit(directory: Path, change: Any, message: str) 
         load_pretrained(directory)
 
 
-def test_a_tensor_that_is_not_finite_warns(
-    directory: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_tensor_that_is_not_finite_is_refused(directory: Path) -> None:
     def spoil(tensors: dict[str, np.ndarray]) -> None:
         tensors["target_embedding/embedding"][3, 1] = np.nan
 
-    with caplog.at_level(logging.WARNING):
+    change_tensors(directory, spoil)
+    with pytest.raises(InputError, match=r"finite values, got NaN .* target_embedding/embedding"):
         load_pretrained(directory)
-        assert not caplog.records
-        change_tensors(directory, spoil)
-        load_pretrained(directory)
-    assert "holds NaN or infinite values: target_embedding/embedding" in caplog.text
+
+
+def test_only_a_model_is_replaced(directory: Path) -> None:
+    pretrained = load_pretrained(directory)
+    (directory / "letter").write_text("precious")
+    with pytest.raises(InputError, match=r"must be new, empty or a model directory.*letter"):
+        save_model(directory, pretrained)
+    assert (directory / "letter").read_text() == "precious"
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained = load_pretrained(directory)
+    rename = Path.rename
+
+    def fail_for_the_new_one(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(InputError, match="No space left on device"):
+        save_model(directory, pretrained)
+    monkeypatch.undo()
+    assert load_pretrained(directory).config == pretrained.config
 
 
 @pytest.mark.parametrize("size", [0, 5, 8, 100, 2000])

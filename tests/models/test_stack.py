@@ -8,7 +8,6 @@ import pytest
 
 from flax_transformer.models.stack import Encoder, stack_layers, unstack_layers
 
-
 SIZES = {"num_encoder_layers": 2, "num_decoder_layers": 1}
 
 
@@ -18,7 +17,7 @@ def looped(make_tiny):
 
 
 @pytest.fixture(scope="module")
-def forward_and_gradient(pairs):
+def forward_and_gradient(jit, pairs):
     """Return a function of a model and its parameters: its logits and the gradient of a loss."""
 
     def forward_and_gradient(model, params):
@@ -26,7 +25,7 @@ def forward_and_gradient(pairs):
             logits = model.apply({"params": params}, *pairs[:3])
             return jax.nn.log_softmax(logits)[..., 3].sum(), logits
 
-        (_, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        (_, logits), gradient = jit(jax.value_and_grad(loss, has_aux=True))(params)
         return logits, gradient
 
     return forward_and_gradient
@@ -80,7 +79,7 @@ def test_stacked_layers_start_different(make_tiny):
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("remat", [False, True])
-def test_every_layer_drops_with_a_mask_of_its_own(make_tiny, scan_layers, remat):
+def test_every_layer_drops_with_a_mask_of_its_own(jit, make_tiny, scan_layers, remat):
     config = make_tiny(
         scan_layers=scan_layers,
         remat=remat,
@@ -101,7 +100,7 @@ def test_every_layer_drops_with_a_mask_of_its_own(make_tiny, scan_layers, remat)
         ),
         shapes,
     )
-    outputs = jax.jit(
+    outputs = jit(
         lambda key: encoder.apply(
             {"params": params}, states, None, deterministic=False, rngs={"dropout": key}
         )

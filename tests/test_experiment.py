@@ -1,0 +1,190 @@
+import dataclasses
+import functools
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+from tiny_experiment import make_tiny_experiment, write_corpus
+from tiny_translator import make_tiny_translator
+
+from flax_transformer.config import save_config
+from flax_transformer.data.pipeline import make_training_batches
+from flax_transformer.errors import InputError
+from flax_transformer.experiment import RESULTS_FILE, run_experiment
+from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
+from flax_transformer.training.checkpoint import Checkpointer
+from flax_transformer.training.checkpoint_reader import list_steps
+from flax_transformer.training.loop import DEV_SCORE
+from flax_transformer.training.optimizer import make_optimizer
+from flax_transformer.training.state import TrainState
+
+
+def replace(config, section, **changes):
+    changed = dataclasses.replace(getattr(config, section), **changes)
+    return dataclasses.replace(config, **{section: changed})
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    write_corpus(directory / "tiny")
+    config = make_tiny_experiment(directory)
+    return replace(config, "training", num_steps=4, checkpoint_every=1, eval_every=2, log_every=1)
+
+
+@pytest.fixture(scope="module")
+def workdir(config, tmp_path_factory):
+    """The work directory of a finished run."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_experiment(config, workdir)
+    return workdir
+
+
+def read_results(workdir):
+    return json.loads((workdir / RESULTS_FILE).read_text())
+
+
+def test_a_run_leaves_its_log_its_model_and_its_scores(workdir):
+    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in losses] == [1, 2, 3, 4]
+    assert all(entry["tokens_per_second"] > 0 for entry in losses)
+    evaluations = [entry for entry in entries if "dev_bleu" in entry]
+    assert [entry["step"] for entry in evaluations] == [2, 4]
+    results = read_results(workdir)
+    assert {"seed", "dev_bleu", "test_bleu", "test_chrf", "test_ter"} <= results.keys()
+    assert "nrefs:1" in results["signatures"]["bleu"]
+    pretrained = load_pretrained(workdir)
+    assert pretrained.config.source_vocab_size == pretrained.tokenizer.source.vocab_size
+    assert list_steps(workdir / "checkpoints")[-1] == 4
+
+
+def test_a_second_run_says_that_it_resumes_and_changes_nothing(config, workdir, capsys):
+    results = read_results(workdir)
+    params = load_pretrained(workdir).params
+    assert run_experiment(config, workdir)
+    output = capsys.readouterr().out
+    assert "resuming after step 4 of 4" in output
+    assert "test BLEU" in output
+    assert read_results(workdir) == results
+    chex.assert_trees_all_equal(load_pretrained(workdir).params, params)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("model", {"num_heads": 4}, r"model\.num_heads must stay 2 in .*, got 4"),
+        ("tokenizer", {"vocab_size": 270}, r"tokenizer\.vocab_size must stay 281 .*, got 270"),
+        ("data", {"train": "dev"}, r"data\.train must stay 'train' .*, got 'dev'"),
+        ("pipeline", {"max_length": 19}, r"pipeline\.max_length must stay 20 .*, got 19"),
+        ("training", {"seed": 7}, r"training\.seed must stay 0 in .*, got 7"),
+    ],
+)
+def test_another_run_in_the_same_directory_is_refused(config, workdir, section, changes, message):
+    files = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(InputError, match=message):
+        run_experiment(replace(config, section, **changes), workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == files
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("tokenizer", {"vocab_size": 5000}, r"vocab_size must be at most \d+ .*, got 5000"),
+        ("data", {"train": "trian"}, r"trian"),
+        ("data", {"data_dir": "/nowhere"}, r"dataset must be a folder below data_dir"),
+        ("mesh", {"data": 3}, "must multiply to the 8 devices"),
+        ("pipeline", {"batch_tokens": 30}, "batch_tokens"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_can_be_mended(
+    config, tmp_path, section, changes, message
+):
+    with pytest.raises(InputError, match=message) as error:
+        run_experiment(replace(config, section, **changes), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@functools.cache
+def _translator():
+    return make_tiny_translator()
+
+
+def make_finished_run(directory, *, best, checkpoints, test_targets=None):
+    """Store a run that is done, but for the choice of its final parameters.
+
+    ``best`` is what it exported and ``checkpoints`` what it saved, each as the scale of a change
+    to parameters that translate well.
+    """
+    model, params, tokenizer, pairs = _translator()
+    noise = jax.tree.map(
+        lambda leaf: np.random.default_rng(0).normal(size=leaf.shape).astype(np.float32), params
+    )
+
+    def changed(scale):
+        return jax.tree.map(lambda leaf, change: leaf + scale * change, params, noise)
+
+    data = directory / "tiny"
+    data.mkdir(parents=True)
+    for stem in ("train", "dev", "test"):
+        targets = [pair.target for pair in pairs]
+        if stem == "test" and test_targets is not None:
+            targets = test_targets
+        (data / f"{stem}.en").write_text("".join(f"{pair.source}\n" for pair in pairs))
+        (data / f"{stem}.xx").write_text("".join(f"{target}\n" for target in targets))
+    config = make_tiny_experiment(directory)
+    config = dataclasses.replace(config, model=model.config)
+    config = replace(config, "tokenizer", vocab_size=model.config.source_vocab_size)
+    config = replace(config, "pipeline", max_length=40, batch_tokens=8 * 40)
+    config = replace(config, "evaluation", dev_beam_size=1, test_beam_size=1)
+    config = replace(config, "training", num_steps=len(checkpoints), average_last=2)
+    workdir = directory / "run"
+    workdir.mkdir()
+    save_config(config, workdir / "config.json")
+    tokenizer.save(workdir / "tokenizer")
+    save_model(workdir / "model", Pretrained(model, changed(best), model.config, tokenizer))
+    optimizer = make_optimizer(config.optimizer, num_steps=len(checkpoints))
+    batches = make_training_batches(pairs, tokenizer, config.pipeline, seed=0, row_multiple=8)
+    with Checkpointer(
+        workdir / "checkpoints", keep_last=9, keep_best=0, best_metric=DEV_SCORE
+    ) as checkpointer:
+        for step, scale in enumerate(checkpoints, 1):
+            state = TrainState(
+                step=np.int32(step),
+                params=changed(scale),
+                optimizer_state=optimizer.init(params),
+                dropout_key=jax.random.key_data(jax.random.key(0)),
+            )
+            checkpointer.save(state, batches, metrics={})
+    return config, workdir
+
+
+# Opposite changes cancel in the average; equal ones do not.
+@pytest.mark.parametrize(
+    ("best", "checkpoints", "is_average"),
+    [(1.0, [1.0, -1.0], True), (0.0, [1.0, 1.0], False)],
+)
+def test_the_average_is_used_if_it_is_better_on_dev(tmp_path, best, checkpoints, is_average):
+    config, workdir = make_finished_run(tmp_path, best=best, checkpoints=checkpoints)
+    before = load_pretrained(workdir).params
+    assert run_experiment(config, workdir)
+    after = load_pretrained(workdir).params
+    if is_average:
+        chex.assert_trees_all_close(after, _translator().params, atol=1e-5)
+    else:
+        chex.assert_trees_all_equal(after, before)
+    assert read_results(workdir)["dev_bleu"] > 50
+
+
+def test_the_test_set_chooses_nothing(tmp_path):
+    nonsense = ["x"] * len(_translator().pairs)
+    config, workdir = make_finished_run(
+        tmp_path, best=1.0, checkpoints=[1.0, -1.0], test_targets=nonsense
+    )
+    assert run_experiment(config, workdir)
+    chex.assert_trees_all_close(load_pretrained(workdir).params, _translator().params, atol=1e-5)
+    results = read_results(workdir)
+    assert results["test_bleu"] < 1 < results["dev_bleu"]
