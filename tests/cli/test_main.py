@@ -61,6 +61,11 @@ def test_wrong_usage_is_one_line_and_status_2(run_main, argv, message):
         (PermissionError(13, "Permission denied", "f"), 1, "p: error: f: Permission denied\n"),
         (OSError(28, "No space left on device"), 1, "p: error: No space left on device\n"),
         (BrokenPipeError(32, "Broken pipe"), 0, ""),
+        (
+            MemoryError(),
+            1,
+            "p: error: out of memory. Make batches, the beam or the model smaller.\n",
+        ),
         (KeyboardInterrupt(), 130, "p: error: interrupted\n"),
     ],
 )
@@ -68,7 +73,7 @@ def test_faults_are_one_line_and_a_status(capsys, fault, status, message):
     def command():
         raise fault
 
-    assert run_guarded("p", command) == status
+    assert run_guarded("p", command, is_filter=True) == status
     assert capsys.readouterr().err == message
 
 
@@ -77,4 +82,12 @@ def test_faults_of_the_program_keep_their_traceback():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_guarded("p", command)
+        run_guarded("p", command, is_filter=True)
+
+
+def test_a_command_that_does_more_than_print_needs_its_output(capsys):
+    def command():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert run_guarded("p", command, is_filter=False) == 1
+    assert capsys.readouterr().err == "p: error: standard output was closed before the end\n"

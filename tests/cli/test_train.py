@@ -112,7 +112,7 @@ def test_wrong_usage_is_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     argv = [option.format(config=config_file) for option in options]
-    actual, output, errors = run_main("train", *argv)
+    actual, _, errors = run_main("train", *argv)
     assert actual == status
     assert message in errors
     assert errors.count("\n") == 1

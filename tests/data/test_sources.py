@@ -297,7 +297,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_table_with_another_number_of_columns_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "train.tsv", b"a\tb\nc\td\te\n")
-    with pytest.raises(InputError, match=r"train.tsv must have two columns .* got 3 in line 2"):
+    with pytest.raises(InputError, match=r"train.tsv must have two columns, .* got 3 in line 2"):
         load_sentence_pairs(text_config(tmp_path), "train")
 
 

@@ -1,4 +1,4 @@
-"""A tiny model whose outputs vary and mostly end, and sources of different lengths."""
+"""What the tests of decoding share: a tiny model whose outputs vary, and padded sources."""
 
 import dataclasses
 from typing import NamedTuple
@@ -36,6 +36,15 @@ class Tiny(NamedTuple):
 class Sources(NamedTuple):
     tokens: np.ndarray
     mask: np.ndarray
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_quickly():
+    """Compile without optimisation: most programs here run once or twice."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

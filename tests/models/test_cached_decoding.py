@@ -1,7 +1,6 @@
 """Decoding step by step with a cache gives the logits of the whole target at once."""
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
