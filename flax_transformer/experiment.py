@@ -37,8 +37,9 @@ from flax_transformer.interop.pretrained import (
 )
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.parameters import abstract_parameters, num_parameters
+from flax_transformer.training.attachments import pack_files, unpack_files
 from flax_transformer.training.averaging import average_checkpoints
-from flax_transformer.training.checkpoint_reader import list_steps
+from flax_transformer.training.checkpoint_reader import list_steps, read_attachments
 from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.loop import DEV_SCORE, Ending, train
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
@@ -78,7 +79,8 @@ def _run(config: ExperimentConfig, workdir: Path) -> bool:
     mesh = make_mesh(config.mesh)
     corpus = _load_corpus(config)
     _say(f"{describe_direction(config.data)}, {_describe_sizes(corpus)}")
-    if list_steps(workdir / CHECKPOINT_DIRECTORY):
+    if steps := list_steps(workdir / CHECKPOINT_DIRECTORY):
+        unpack_files(read_attachments(workdir / CHECKPOINT_DIRECTORY / str(steps[-1])), workdir)
         tokenizer = TranslationTokenizer.load(workdir / TOKENIZER_DIRECTORY)
         config = _with_vocabulary(config, tokenizer)
         check_continuation(load_config(workdir / CONFIG_FILE), config, workdir)
@@ -176,6 +178,7 @@ def _train(
         workdir=workdir,
         evaluate=evaluate,
         export_best=export_best,
+        attachments=pack_files(workdir, [CONFIG_FILE, TOKENIZER_DIRECTORY]),
     )
     return result.ending
 

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from flax_transformer.array_types import Parameters
 from flax_transformer.errors import InputError
 from flax_transformer.training import checkpoint_reader
+from flax_transformer.training.attachments import Attachments
 from flax_transformer.training.checkpoint_reader import DamagedCheckpointError
 from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.manifest import write_manifest
@@ -43,6 +44,7 @@ class Checkpointer:
         keep_best: number of checkpoints with the highest `best_metric` to keep besides. A missing
             or NaN score never displaces a checkpoint that has one.
         best_metric: name of the metric that ranks the checkpoints.
+        attachments: files that every checkpoint carries.
         higher_is_better: whether a higher score is the better one.
 
     Raises:
@@ -56,6 +58,7 @@ class Checkpointer:
         keep_last: int,
         keep_best: int,
         best_metric: str,
+        attachments: Attachments | None = None,
         higher_is_better: bool = True,
     ):
         if keep_last < 1:
@@ -66,6 +69,7 @@ class Checkpointer:
         self._keep_last = keep_last
         self._keep_best = keep_best
         self._best_metric = best_metric
+        self._attachments = dict(attachments or {})
         self._sign = 1.0 if higher_is_better else -1.0
         self._lock = lock_directory(self._directory) if jax.process_index() == 0 else None
         self._scores = {step: self._score(self.metrics(step)) for step in self.steps()}
@@ -112,6 +116,7 @@ class Checkpointer:
             checkpoint_reader.METRICS_ITEM: ocp.args.JsonSave(
                 {name: float(v) if math.isfinite(v) else None for name, v in metrics.items()}
             ),
+            checkpoint_reader.ATTACHMENTS_ITEM: ocp.args.JsonSave(self._attachments),
         }
         try:
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)

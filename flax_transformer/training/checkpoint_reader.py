@@ -18,12 +18,14 @@ from etils import epath
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.errors import InputError
+from flax_transformer.training.attachments import Attachments
 from flax_transformer.training.manifest import find_damage
 from flax_transformer.tree_paths import describe_differences, flatten_tree, shorten
 
 STATE_ITEM = "state"
 BATCHES_ITEM = "batches"
 METRICS_ITEM = "scores"
+ATTACHMENTS_ITEM = "files"
 
 
 class DamagedCheckpointError(InputError):
@@ -50,6 +52,15 @@ def read_metrics(step_directory: Path) -> dict[str, float]:
         stored = json.loads(text)
         return {name: math.nan if value is None else value for name, value in stored.items()}
     except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def read_attachments(step_directory: Path) -> Attachments:
+    """Read the files that a checkpoint carries; none if they are missing or damaged."""
+    try:
+        text = (step_directory / ATTACHMENTS_ITEM / "metadata").read_text(encoding="utf-8")
+        return dict(json.loads(text))
+    except (OSError, ValueError, TypeError):
         return {}
 
 

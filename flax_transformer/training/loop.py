@@ -17,6 +17,7 @@ from flax_transformer.array_types import Parameters
 from flax_transformer.data.batch import padding_fraction
 from flax_transformer.errors import DivergenceError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.training.attachments import Attachments
 from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.interruption import InterruptionGuard
 from flax_transformer.training.metrics_log import MetricsLog
@@ -62,6 +63,7 @@ def train(
     workdir: Path,
     evaluate: Evaluate,
     export_best: ExportBest,
+    attachments: Attachments | None = None,
 ) -> TrainingResult:
     """Train from the latest checkpoint in ``workdir``, or from the start, to ``num_steps``.
 
@@ -77,6 +79,7 @@ def train(
         workdir: holds the checkpoints and the log.
         evaluate: measures parameters on the dev set.
         export_best: stores parameters that scored best so far.
+        attachments: files that every checkpoint carries, such as config and tokenizer.
 
     Raises:
         DivergenceError: the loss or its gradient is not finite.
@@ -106,6 +109,7 @@ def train(
         keep_last=config.keep_last,
         keep_best=config.keep_best,
         best_metric=DEV_SCORE,
+        attachments=attachments,
     ) as checkpointer:
         state = checkpointer.restore_latest(like=like, batches=batches)
         if state is None:
