@@ -16,6 +16,7 @@ from flax_transformer.experiment import RESULTS_FILE, run_experiment
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
 from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.checkpoint_reader import list_steps
+from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.loop import DEV_SCORE
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.state import TrainState
@@ -40,6 +41,14 @@ def workdir(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     assert run_experiment(config, workdir)
     return workdir
+
+
+def read_files(workdir):
+    return {
+        path: path.read_bytes()
+        for path in workdir.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def read_results(workdir):
@@ -83,10 +92,20 @@ def test_a_second_run_says_that_it_resumes_and_changes_nothing(config, workdir, 
     ],
 )
 def test_another_run_in_the_same_directory_is_refused(config, workdir, section, changes, message):
-    files = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    files = read_files(workdir)
     with pytest.raises(InputError, match=message):
         run_experiment(replace(config, section, **changes), workdir)
-    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == files
+    assert read_files(workdir) == files
+
+
+def test_a_second_trainer_in_the_same_directory_is_refused(config, workdir):
+    files = read_files(workdir)
+    with (
+        lock_directory(workdir),
+        pytest.raises(InputError, match=r"is in use by process \d+\. Wait for its end"),
+    ):
+        run_experiment(replace(config, "training", num_steps=9), workdir)
+    assert read_files(workdir) == files
 
 
 @pytest.mark.parametrize(

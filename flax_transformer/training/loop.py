@@ -164,6 +164,8 @@ class _Loop:
                 step += 1
                 meter.add(step, metrics, padding=padding_fraction(batch))
                 self.log.advance(step)
+                # Read once: a signal that comes after this line is for the next step.
+                signal_name = interruption.requested
                 is_last = step == config.num_steps
                 if is_last or step % config.log_every == 0:
                     learning_rate = float(self.schedule(step - 1))
@@ -171,11 +173,11 @@ class _Loop:
                 if is_last or step % config.eval_every == 0:
                     with meter.paused():
                         self._evaluate_and_save(state, batches)
-                elif step % config.checkpoint_every == 0 or interruption.requested:
+                elif step % config.checkpoint_every == 0 or signal_name:
                     with meter.paused():
                         self._save(state, batches, {})
-                if interruption.requested:
-                    print(f"{interruption.requested}: saved step {step:,}", flush=True)
+                if signal_name:
+                    print(f"{signal_name}: saved step {step:,}", flush=True)
                     break
             # Within the guard: a signal must not end the process while it is saving.
             self.checkpointer.wait()

@@ -70,9 +70,9 @@ def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
     for number in (signal.SIGTERM, signal.SIGINT):
         output = interrupt(config_file, tmp_path / "broken", number)
         last_step = list_steps(tmp_path / "broken" / "checkpoints")[-1]
-        assert f"{number.name}: saving step {last_step}" in output
+        assert f"{number.name}: saved step {last_step}" in output
         command = f"--config '{config_file}' --workdir {tmp_path / 'broken'} {' '.join(OPTIONS)}"
-        assert output.endswith(f"to resume: train.py {command}\n")
+        assert output.endswith(f"to resume, give the same options again: {command}\n")
     for workdir in (tmp_path / "broken", tmp_path / "unbroken"):
         status, output, _ = run_main(
             "train", "--config", config_file, "--workdir", workdir, *OPTIONS
@@ -91,8 +91,9 @@ def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
     ("options", "status", "message"),
     [
         (["--config", "none.py", "--workdir", "run"], 1, "--config must be a Python file"),
-        (["--workdir", "run"], 2, "arguments are required: --config"),
-        (["--config", "{config}"], 2, "arguments are required: --workdir"),
+        (["--workdir", "run"], 2, "--config must be given"),
+        (["--config", "{config}"], 2, "--workdir must be given"),
+        (["--config", "{config}", "--wrkdir=x"], 2, "must be given; did you mean --workdir?"),
         (["--help", "--config"], 2, "--config: expected one argument"),
         (
             ["--config", "{config}", "--workdir", "run", "--optimizer.lerning-rate", "1"],
