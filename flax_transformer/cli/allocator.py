@@ -15,7 +15,7 @@ def restart_with_huge_pages(argv: list[str]) -> list[str]:
     XLA on a CPU takes its working memory anew at every step, and gives it back. With pages of
     2 MiB instead of 4 KiB that costs a fraction of the page faults, and a training step of a small
     model takes about 60 % of its processor time. glibc reads the setting when a process starts,
-    so that the process must replace itself, which it says on standard error. It does so on Linux
+    so that the process must replace itself (:func:`say_so` tells of it). It does so on Linux
     with glibc only, not where JAX_PLATFORMS names another device than the CPU, and not if the
     setting is already there or ``--no-huge-pages`` is given.
     """
@@ -28,8 +28,11 @@ def restart_with_huge_pages(argv: list[str]) -> list[str]:
         or TUNABLES in os.environ
     ):
         return remaining
-    print(f"restarting with {TUNABLES}={HUGE_PAGES} ({OPT_OUT} to prevent it)", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
     environment = {**os.environ, TUNABLES: HUGE_PAGES}
     return os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def say_so() -> None:
+    """Tell on standard error that this process has been restarted, if it has."""
+    if os.environ.get(TUNABLES) == HUGE_PAGES:
+        print(f"restarted with {TUNABLES}={HUGE_PAGES} ({OPT_OUT} to prevent it)", file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from flax_transformer.cli.allocator import say_so
 from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"--{name} must be given{hint}")
     config = read_config_file(arguments.config)
     config = apply_overrides(config, ["--help"] if wants_help else overrides)
+    say_so()
     is_complete = run_experiment(config, arguments.workdir)
     if not is_complete:
         print(f"stopped early; to resume, give the same options again: {shlex.join(argv)}")

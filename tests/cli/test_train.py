@@ -20,9 +20,9 @@ def get_config():
     return make_tiny_experiment(Path(__file__).parent)
 """
 OPTIONS = (
-    "--training.num-steps=150",
-    "--training.eval-every=150",
-    "--training.checkpoint-every=150",
+    "--training.num-steps=100",
+    "--training.eval-every=100",
+    "--training.checkpoint-every=100",
     "--training.log-every=1",
     "--training.average-last=1",
     "--evaluation.test-beam-size=1",
@@ -66,6 +66,7 @@ def read_losses(workdir):
     return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
     for number in (signal.SIGTERM, signal.SIGINT):
         output = interrupt(config_file, tmp_path / "broken", number)

@@ -80,6 +80,7 @@ def read_losses(workdir):
 
 # An epoch has three or four batches, so each of these ends lies in another one. Dropout and
 # subword regularisation are on.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipeline", "ends"), [(PACKED, [2, 5, 9]), (BUCKETED, [5, 9])], ids=["packed", "bucketed"]
 )
