@@ -26,17 +26,16 @@ from flax_transformer.data.sources import describe_direction, load_sentence_pair
 from flax_transformer.data.tokenizer import TranslationTokenizer, train_tokenizer
 from flax_transformer.evaluation.metrics import corpus_bleu, corpus_chrf, corpus_scores
 from flax_transformer.evaluation.translate import translate
-from flax_transformer.interop.pretrained import (
+from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.parameters import abstract_parameters, num_parameters
+from flax_transformer.run_layout import (
     CHECKPOINT_DIRECTORY,
     CONFIG_FILE,
     MODEL_DIRECTORY,
+    RESULTS_FILE,
     TOKENIZER_DIRECTORY,
-    Pretrained,
-    load_pretrained,
-    save_model,
 )
-from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.models.parameters import abstract_parameters, num_parameters
 from flax_transformer.training.attachments import pack_files, unpack_files
 from flax_transformer.training.averaging import average_checkpoints
 from flax_transformer.training.checkpoint_reader import list_steps, read_attachments
@@ -44,8 +43,6 @@ from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.loop import DEV_SCORE, Ending, train
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
 from flax_transformer.training.sharding import make_mesh, num_batch_shards
-
-RESULTS_FILE = "results.json"
 
 
 class Corpus(NamedTuple):

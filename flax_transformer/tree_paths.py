@@ -17,7 +17,12 @@ def flatten_tree(tree: Any) -> dict[str, Any]:
     {'layers/kernel': 1, 'scales/0': 2, 'scales/1': 3}
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {join_path(path): leaf for path, leaf in leaves}
+
+
+def join_path(path: jax.tree_util.KeyPath) -> str:
+    """Return the components of a leaf's path, joined by ``/``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def unflatten_tree(leaves: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from tiny_translator import make_tiny_translator
 from flax_transformer.config import save_config
 from flax_transformer.data.pipeline import make_training_batches
 from flax_transformer.errors import InputError
-from flax_transformer.experiment import RESULTS_FILE, run_experiment
+from flax_transformer.experiment import run_experiment
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
+from flax_transformer.run_layout import RESULTS_FILE
 from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.checkpoint_reader import list_steps
 from flax_transformer.training.directory_lock import lock_directory

@@ -7,16 +7,15 @@ from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.config import load_config
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
-from flax_transformer.interop.pretrained import (
+from flax_transformer.interop.pretrained import Pretrained, save_model
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.parameters import abstract_parameters
+from flax_transformer.run_layout import (
     CHECKPOINT_DIRECTORY,
     CONFIG_FILE,
     MODEL_DIRECTORY,
     TOKENIZER_DIRECTORY,
-    Pretrained,
-    save_model,
 )
-from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.training.averaging import average_checkpoints
 from flax_transformer.training.checkpoint_reader import list_steps
 

@@ -23,18 +23,19 @@ from flax_transformer.json_config import config_from_json, read_json_object
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.run_layout import (
+    CHECKPOINT_DIRECTORY,
+    CONFIG_FILE,
+    MODEL_DIRECTORY,
+    TOKENIZER_DIRECTORY,
+    WEIGHTS_FILE,
+)
 from flax_transformer.tree_paths import (
     describe_differences,
     flatten_tree,
     shorten,
     unflatten_tree,
 )
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_DIRECTORY = "tokenizer"
-MODEL_DIRECTORY = "model"
-CHECKPOINT_DIRECTORY = "checkpoints"
 
 
 class Pretrained(NamedTuple):

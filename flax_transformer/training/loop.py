@@ -17,6 +17,7 @@ from flax_transformer.array_types import Parameters
 from flax_transformer.data.batch import padding_fraction
 from flax_transformer.errors import DivergenceError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.run_layout import CHECKPOINT_DIRECTORY
 from flax_transformer.training.attachments import Attachments
 from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.interruption import InterruptionGuard
@@ -105,7 +106,7 @@ def train(
         out_shardings=(shardings, None),
     )
     with Checkpointer(
-        workdir / "checkpoints",
+        workdir / CHECKPOINT_DIRECTORY,
         keep_last=config.keep_last,
         keep_best=config.keep_best,
         best_metric=DEV_SCORE,

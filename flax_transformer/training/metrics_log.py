@@ -16,10 +16,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from flax_transformer.run_layout import METRICS_FILE, TENSORBOARD_DIRECTORY
 from flax_transformer.training.append_file import AppendFile
-
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_DIRECTORY = "tensorboard"
 
 
 class MetricsLog:

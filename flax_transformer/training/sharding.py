@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from flax_transformer.data.batch import Batch
 from flax_transformer.errors import InputError
 from flax_transformer.training.state import TrainState
+from flax_transformer.tree_paths import flatten_tree, join_path
 
 LogicalAxes: TypeAlias = tuple[str | None, ...]
 
@@ -132,24 +133,16 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     Optimizer state lies as the parameter that it belongs to where it has its shape (the moments of
     Adam), and is copied to every device otherwise (counters, Adafactor's rows and columns).
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    specs: dict[str, PartitionSpec] = {}
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-        path = _join(key_path)
-        shapes[path] = leaf.shape
-        specs[path] = parameter_spec(path, leaf.shape, mesh)
+    leaves = flatten_tree(state.params)
+    specs = {path: parameter_spec(path, leaf.shape, mesh) for path, leaf in leaves.items()}
 
     def sharding_of(key_path: jax.tree_util.KeyPath, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         # Within the optimizer's state a parameter's path stands behind the names of its parts.
-        names = _join(key_path).split("/")
+        names = join_path(key_path).split("/")
         for start in range(len(names)):
             path = "/".join(names[start:])
-            if shapes.get(path) == leaf.shape:
+            if path in leaves and leaves[path].shape == leaf.shape:
                 return NamedSharding(mesh, specs[path])
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding_of, state)
-
-
-def _join(key_path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(key_path, simple=True, separator="/")

@@ -67,6 +67,7 @@ def read_losses(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
     for number in (signal.SIGTERM, signal.SIGINT):
         output = interrupt(config_file, tmp_path / "broken", number)

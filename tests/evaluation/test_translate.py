@@ -144,9 +144,9 @@ def test_many_sizes_of_input_need_few_programs(run, tiny_translator, monkeypatch
     assert len(programs) == 2
 
 
-@pytest.mark.parametrize("length", [0, 62])
+@pytest.mark.parametrize("length", [1, 62])
 def test_max_source_length_must_fit_the_model(run, length):
-    with pytest.raises(InputError, match=f"between 1 and max_positions = 61, got {length}"):
+    with pytest.raises(InputError, match=f"between 2 and max_positions = 61, got {length}"):
         run(["The cat"], max_source_length=length)
 
 

@@ -13,10 +13,10 @@ from flax_transformer.data.sources import load_sentence_pairs
 from flax_transformer.data.tokenizer import train_tokenizer
 from flax_transformer.errors import DivergenceError, InputError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.run_layout import METRICS_FILE
 from flax_transformer.training.checkpoint_reader import list_steps, restore_parameters
 from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.loop import DEV_SCORE, Ending, train
-from flax_transformer.training.metrics_log import METRICS_FILE
 from flax_transformer.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from flax_transformer.training.sharding import MeshConfig, make_mesh
 
