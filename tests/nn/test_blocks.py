@@ -1,5 +1,7 @@
 """Whole encoder and decoder layers against NumPy written from the paper's formulas."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,12 +30,23 @@ CONFIGS = {
 }
 
 
-def perturb(params):
-    """Move scales from 1 and biases from 0, where a missing one would not show."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    moved = [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+def make_params(layer, *args):
+    """Draw parameters whose scales are not 1 and biases not 0, where a missing one would show."""
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *args, deterministic=True))
+    rng = np.random.default_rng(7)
+    return jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(0.5 + 0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+            if leaf.ndim == 1
+            else jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+        ),
+        shapes["params"],
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_layer(layer, params, *args):
+    return layer.apply({"params": params}, *args, deterministic=True)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -46,8 +59,8 @@ def test_an_encoder_layer_is_the_formulas(config):
     states = jax.random.normal(jax.random.key(0), (B, S, D))
     is_token = np.arange(S)[None] < np.array([[4], [S]])
     mask = make_padding_mask(jnp.asarray(is_token))
-    params = perturb(layer.init(jax.random.key(1), states, deterministic=True)["params"])
-    outputs = layer.apply({"params": params}, states, mask, deterministic=True)
+    params = make_params(layer, states)
+    outputs = run_layer(layer, params, states, mask)
     for b in range(B):
         expected = numpy_reference.encoder_layer(
             params, np.asarray(states[b]), np.broadcast_to(is_token[b], (S, S)), config
@@ -61,9 +74,8 @@ def test_a_decoder_layer_is_the_formulas(config):
     encoded = jax.random.normal(jax.random.key(1), (B, S, D))
     is_token = np.arange(S)[None] < np.array([[4], [S]])
     masks = (make_causal_mask(T), make_padding_mask(jnp.asarray(is_token)))
-    variables = layer.init(jax.random.key(2), states, encoded, *masks, deterministic=True)
-    params = perturb(variables["params"])
-    outputs = layer.apply({"params": params}, states, encoded, *masks, deterministic=True)
+    params = make_params(layer, states, encoded, *masks)
+    outputs = run_layer(layer, params, states, encoded, *masks)
     past = np.tril(np.ones((T, T), bool))
     for b in range(B):
         expected = numpy_reference.decoder_layer(
@@ -89,8 +101,12 @@ def test_dropout_of_a_sub_layer_leaves_the_residual_path():
     )
     layer = EncoderLayer(nearly_all)
     states = jax.random.normal(jax.random.key(0), (B, S, D))
-    params = layer.init(jax.random.key(1), states, deterministic=True)
-    outputs = layer.apply(params, states, deterministic=False, rngs={"dropout": jax.random.key(2)})
+    params = make_params(layer, states)
+    outputs = jax.jit(
+        lambda key: layer.apply(
+            {"params": params}, states, deterministic=False, rngs={"dropout": key}
+        )
+    )(jax.random.key(2))
     np.testing.assert_array_equal(outputs, states)
 
 
