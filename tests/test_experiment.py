@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import chex
 import jax
@@ -80,6 +81,16 @@ def test_a_second_run_says_that_it_resumes_and_changes_nothing(config, workdir, 
     assert "test BLEU" in output
     assert read_results(workdir) == results
     chex.assert_trees_all_equal(load_pretrained(workdir).params, params)
+
+
+def test_what_is_lost_beside_the_checkpoints_comes_back_from_them(config, workdir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    (copy / "config.json").unlink()
+    shutil.rmtree(copy / "tokenizer")
+    assert run_experiment(config, copy)
+    for name in ("config.json", "tokenizer/shared.model"):
+        assert (copy / name).read_bytes() == (workdir / name).read_bytes()
 
 
 @pytest.mark.parametrize(

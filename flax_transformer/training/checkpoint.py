@@ -15,14 +15,13 @@ import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
 
-from flax_transformer.array_types import Parameters
 from flax_transformer.errors import InputError
 from flax_transformer.training import checkpoint_reader
 from flax_transformer.training.attachments import Attachments
 from flax_transformer.training.checkpoint_reader import DamagedCheckpointError
 from flax_transformer.training.directory_lock import lock_directory
 from flax_transformer.training.manifest import write_manifest
-from flax_transformer.training.retention import rank_steps, steps_to_keep
+from flax_transformer.training.retention import steps_to_keep
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +44,6 @@ class Checkpointer:
             or NaN score never displaces a checkpoint that has one.
         best_metric: name of the metric that ranks the checkpoints.
         attachments: files that every checkpoint carries.
-        higher_is_better: whether a higher score is the better one.
 
     Raises:
         InputError: the directory cannot be written to, or another process writes to it.
@@ -59,7 +57,6 @@ class Checkpointer:
         keep_best: int,
         best_metric: str,
         attachments: Attachments | None = None,
-        higher_is_better: bool = True,
     ):
         if keep_last < 1:
             raise InputError(f"keep_last must be at least 1, got {keep_last}.")
@@ -70,9 +67,8 @@ class Checkpointer:
         self._keep_best = keep_best
         self._best_metric = best_metric
         self._attachments = dict(attachments or {})
-        self._sign = 1.0 if higher_is_better else -1.0
         self._lock = lock_directory(self._directory) if jax.process_index() == 0 else None
-        self._scores = {step: self._score(self.metrics(step)) for step in self.steps()}
+        self._scores = {step: self.metrics(step).get(best_metric) for step in self.steps()}
         self._last_saved: int | None = None
         logging.getLogger("absl").addFilter(_is_not_orbax_traceback)
         self._manager = ocp.CheckpointManager(
@@ -108,7 +104,7 @@ class Checkpointer:
                 f"step {step} must come after the steps in {self._directory}, got one before "
                 f"{steps[-1]}. Resume from the latest checkpoint, or use another work directory."
             )
-        self._scores[step] = self._score(metrics)
+        self._scores[step] = metrics.get(self._best_metric)
         self._last_saved = step
         items = {
             checkpoint_reader.STATE_ITEM: ocp.args.PyTreeSave(state),
@@ -142,11 +138,6 @@ class Checkpointer:
         """Return the latest complete checkpoint, or None."""
         return max(self.steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """Return the complete checkpoint with the best score (the first of equal ones), or None."""
-        scores = {step: self._score(self.metrics(step)) for step in self.steps()}
-        return next(iter(rank_steps(scores)), None)
-
     def metrics(self, step: int) -> dict[str, float]:
         """Return the metrics saved with a checkpoint; empty if there are none."""
         return checkpoint_reader.read_metrics(self._directory / str(step))
@@ -157,11 +148,6 @@ class Checkpointer:
         return checkpoint_reader.restore_state(
             self._directory / str(step), like=like, batches=batches
         )
-
-    def restore_params(self, step: int, *, like: Parameters) -> Parameters:
-        """Restore the parameters of a step; see :func:`.checkpoint_reader.restore_parameters`."""
-        self.wait()
-        return checkpoint_reader.restore_parameters(self._directory / str(step), like=like)
 
     def restore_latest(self, *, like: Any, batches: grain.DatasetIterator) -> Any | None:
         """Restore the latest sound checkpoint; None if there is no checkpoint at all.
@@ -214,10 +200,6 @@ class Checkpointer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _score(self, metrics: Mapping[str, float]) -> float | None:
-        score = metrics.get(self._best_metric)
-        return None if score is None else self._sign * score
 
     def _write_manifest(self) -> None:
         """Seal the step in flight; Orbax calls it in the background, before the final renaming."""

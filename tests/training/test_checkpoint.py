@@ -93,7 +93,7 @@ def test_restores_bits_and_data_position(tmp_path: Path) -> None:
         following = [next(batches) for _ in range(3)]  # while the save is in flight
         fresh = make_batches()
         restored = checkpointer.restore(11, like=abstract(state), batches=fresh)
-        assert checkpointer.latest_step() == checkpointer.best_step() == 11
+        assert checkpointer.latest_step() == 11
         assert checkpointer.metrics(11) == {"bleu": 3.5}
     assert_same(restored, state)
     assert [next(fresh) for _ in range(3)] == following
@@ -117,8 +117,7 @@ def test_donated_buffers_do_not_reach_the_save_in_flight(tmp_path: Path) -> None
 def test_parameters_alone(tmp_path: Path) -> None:
     state = make_state(2)
     save_steps(tmp_path, 2)
-    with open_checkpointer(tmp_path) as checkpointer:
-        params = checkpointer.restore_params(2, like=abstract(state.params))
+    params = checkpoint_reader.restore_parameters(tmp_path / "2", like=abstract(state.params))
     assert_same(params, state.params)
     shapes = jax.eval_shape(lambda: state.params)
     on_host = checkpoint_reader.restore_parameters(tmp_path / "2", like=shapes)
@@ -162,24 +161,12 @@ def test_keeps_the_last_and_the_best(tmp_path: Path) -> None:
                 s: v for s, v in scores.items() if s <= step and v is not None and math.isfinite(v)
             }
             best = max(finite, key=lambda s: finite[s])
-            assert checkpointer.best_step() == best
             assert set(checkpointer.steps()) == {best, *range(max(1, step - 1), step + 1)}
     with open_checkpointer(tmp_path, keep_last=1, keep_best=1) as checkpointer:  # reads the scores
         checkpointer.save(make_state(8), make_batches(), metrics={"bleu": math.nan})
         checkpointer.wait()
         assert checkpointer.steps() == [2, 8]
         assert math.isnan(checkpointer.metrics(8)["bleu"])
-
-
-def test_lower_may_be_better(tmp_path: Path) -> None:
-    with Checkpointer(
-        tmp_path, keep_last=1, keep_best=1, best_metric="loss", higher_is_better=False
-    ) as checkpointer:
-        for step, loss in {1: 2.0, 2: 1.0, 3: 3.0}.items():
-            checkpointer.save(make_state(step), make_batches(), metrics={"loss": loss})
-        checkpointer.wait()
-        assert checkpointer.best_step() == 2
-        assert checkpointer.steps() == [2, 3]
 
 
 def test_saving_a_step_twice_keeps_the_first(tmp_path: Path) -> None:
@@ -197,7 +184,6 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     with open_checkpointer(tmp_path) as checkpointer:
         assert checkpointer.steps() == []
         assert checkpointer.latest_step() is None
-        assert checkpointer.best_step() is None
         assert checkpointer.restore_latest(like=make_state(0), batches=make_batches()) is None
         with pytest.raises(InputError, match=r"checkpoint .*/5 does not exist; steps there: none"):
             checkpointer.restore(5, like=make_state(0), batches=make_batches())
@@ -286,7 +272,6 @@ def test_damaged_metrics_only_lose_the_score(tmp_path: Path) -> None:
         file.write_text("[1")
     with open_checkpointer(tmp_path) as checkpointer:
         assert checkpointer.metrics(1) == {}
-        assert checkpointer.best_step() is None
 
 
 def test_another_model_is_refused_with_the_paths(tmp_path: Path) -> None:
@@ -295,7 +280,7 @@ def test_another_model_is_refused_with_the_paths(tmp_path: Path) -> None:
         for restore in (
             lambda like: checkpointer.restore(1, like=like, batches=make_batches()),
             lambda like: checkpointer.restore_latest(like=like, batches=make_batches()),
-            lambda like: checkpointer.restore_params(1, like=like.params),
+            lambda like: checkpoint_reader.restore_parameters(tmp_path / "1", like=like.params),
         ):
             with pytest.raises(
                 InputError,
