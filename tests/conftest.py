@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 from jaxtyping import install_import_hook
 
 SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
@@ -30,3 +31,7 @@ install_import_hook(
     ],
     typechecker="beartype.beartype",
 )
+
+# A deadline would judge the machine and its load, not the code.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
