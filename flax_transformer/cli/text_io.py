@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from flax_transformer.cli.command_parser import UsageError
+from flax_transformer.data.text_lines import decode_lines
 from flax_transformer.errors import InputError
-
-_logger = logging.getLogger(__name__)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @contextlib.contextmanager
@@ -28,47 +25,20 @@ def open_input(path: Path | None) -> Iterator[BinaryIO]:
             yield stream
 
 
-def iterate_lines(stream: BinaryIO, name: str, *, strict: bool = False) -> Iterator[str]:
-    r"""Yield the lines of a UTF-8 stream as they come, without their ends.
-
-    Lines end at ``\n`` and nowhere else, so that their number is what ``wc -l`` tells (and one more
-    if the last has no end); a ``\r`` before it and a byte order mark before the first line are
-    dropped. Bytes that are not UTF-8 become U+FFFD, and a warning names the line.
-
-    Args:
-        stream: what to read.
-        name: stands for the stream in messages.
-        strict: raise on bytes that are not UTF-8.
+def iterate_lines(stream: BinaryIO, name: str, *, strict: bool) -> Iterator[str]:
+    """Yield the lines of a stream as they come; see :func:`decode_lines`.
 
     Raises:
         InputError: a line is not UTF-8, if ``strict``.
-
-    >>> import io
-    >>> list(iterate_lines(io.BytesIO(b"a\r\n\nb"), "text"))
-    ['a', '', 'b']
+        OSError: the stream cannot be read; it names ``name``.
     """
-    for number, line in enumerate(_name_faults(stream, name), start=1):
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            if strict:
-                raise InputError(
-                    f"{name} must be UTF-8, got other bytes in line {number}."
-                ) from None
-            _logger.warning(
-                "%s: line %d is not UTF-8: its invalid bytes are read as U+FFFD", name, number
-            )
-            text = line.decode("utf-8", errors="replace")
-        yield text
+    return decode_lines(_name_faults(stream, name), name, strict=strict)
 
 
-def read_lines(path: Path, *, strict: bool = False) -> list[str]:
-    """Return the lines of a file, as :func:`iterate_lines` yields them."""
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a file; bytes that are not UTF-8 become U+FFFD, with a warning."""
     with open_input(path) as stream:
-        return list(iterate_lines(stream, str(path), strict=strict))
+        return list(iterate_lines(stream, str(path), strict=False))
 
 
 def count_lines(path: Path) -> int | None:

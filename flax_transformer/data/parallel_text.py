@@ -6,37 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flax_transformer.data.sentence_pair import SentencePair, clean_text
+from flax_transformer.data.text_lines import decode_lines
 from flax_transformer.errors import InputError
-
-_BOM = b"\xef\xbb\xbf"
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""Read the lines of a UTF-8 file, gzip-compressed when its name ends in ``.gz``.
-
-    Only ``\n`` ends a line, so that no character within a sentence (U+2028, a form feed) shifts the
-    lines of one file against the other. A byte order mark is dropped; the ``\r`` of Windows stays.
+    """Read the lines of a UTF-8 file, gzip-compressed when its name ends in ``.gz``.
 
     Raises:
-        InputError: the file cannot be read or is not valid UTF-8; the message names file and line.
+        InputError: the file cannot be read or is not UTF-8; the message names file and line.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return list(decode_lines(stream, str(path), strict=True))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} must be a whole gzip file, got a damaged one: {error}.") from None
     except OSError as error:
         raise InputError(f"{path} must be a readable file: {error.strerror}.") from None
-    content = content.removeprefix(_BOM)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path} must be valid UTF-8, got byte 0x{content[error.start]:02x} in line {line}. "
-            "Convert it, for example with iconv."
-        ) from None
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def read_parallel_text(

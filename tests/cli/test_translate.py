@@ -77,7 +77,7 @@ def test_faults_leave_the_output_as_it_was(run_main, model_directory, tmp_path):
     for path, message in (
         (tmp_path / "missing", "missing: No such file or directory"),
         (tmp_path, "Is a directory"),
-        (tmp_path / "in", "must be UTF-8, got other bytes in line 2"),
+        (tmp_path / "in", "must be UTF-8, got byte 0x"),
     ):
         status, _, errors = run_main("translate", model_directory, "--input", path, *options)
         assert status == 1

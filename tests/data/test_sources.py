@@ -247,7 +247,7 @@ def test_unequal_files_are_refused_with_both_counts(tmp_path: Path) -> None:
 def test_invalid_utf8_is_refused_with_file_and_line(tmp_path: Path) -> None:
     write(tmp_path, "train.en", b"a\nb\n")
     write(tmp_path, "train.de", b"a\nStra\xdfe\n")
-    with pytest.raises(InputError, match=r"train.de must be valid UTF-8, got byte 0xdf in line 2"):
+    with pytest.raises(InputError, match=r"train.de must be UTF-8, got byte 0xdf in line 2"):
         load_sentence_pairs(text_config(tmp_path), "train")
 
 
