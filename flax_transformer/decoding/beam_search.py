@@ -151,64 +151,15 @@ def beam_search(
 
     def step(state: _State) -> _State:
         logits, new_cache = step_fn(state.last, state.cache)
-        logits = logits.astype(jnp.float32)
-        allowed = suppress_early_end(
-            logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
-        )
-        offsets = state.log_probs - log_normalizer(logits)
-        candidates = _best_continuations(allowed, offsets, state.log_probs)
-        is_end = candidates.ids == eos_id
-        finished = _keep_best(
-            state.finished, _ended(state, candidates, is_end, strategy), strategy.beam_size
-        )
-        finished = jax.tree.map(
-            lambda old, new: jnp.where(_like(state.is_done, old), old, new),
-            state.finished,
-            finished,
-        )
-        log_probs, places = jax.lax.top_k(
-            jnp.where(is_end, -jnp.inf, candidates.log_probs), strategy.beam_size
-        )
-        kept = _take(candidates, places)
-        tokens, token_scores = _extend(state, kept)
-        new_state = _State(
-            num_steps=state.num_steps + 1,
-            last=kept.ids,
-            log_probs=log_probs,
-            tokens=tokens,
-            token_scores=token_scores,
-            finished=finished,
-            is_done=state.is_done,
-            cache=reorder_fn(new_cache, kept.parents),
-        )
-        return new_state._replace(is_done=state.is_done | _is_done(new_state, strategy))
+        new_state, parents = _advance(state, logits.astype(jnp.float32), strategy, eos_id)
+        return new_state._replace(cache=reorder_fn(new_cache, parents))
 
     state = jax.lax.while_loop(
         lambda state: (state.num_steps < strategy.max_length) & ~state.is_done.all(),
         step,
         _initial_state(cache, start_tokens, strategy, pad_id),
     )
-    # What is unfinished in a row that is not done has max_length tokens: it competes as it is.
-    length = jnp.full_like(state.last, strategy.max_length)
-    cut = Hypotheses(
-        tokens=state.tokens,
-        scores=jnp.where(
-            state.is_done[:, None],
-            -jnp.inf,
-            state.log_probs / length_divisor(length, strategy),
-        ),
-        token_scores=state.token_scores,
-        lengths=length,
-    )
-    best = _keep_best(state.finished, cut, strategy.num_best)
-    # Fewer hypotheses than asked for: the rest is empty rather than a remnant of the search.
-    exists = best.scores > -jnp.inf
-    return Hypotheses(
-        tokens=jnp.where(exists[..., None], best.tokens, pad_id),
-        scores=best.scores,
-        token_scores=jnp.where(exists[..., None], best.token_scores, 0.0),
-        lengths=jnp.where(exists, best.lengths, 0),
-    )
+    return _collect(state, strategy, pad_id)
 
 
 def _initial_state(
@@ -230,6 +181,67 @@ def _initial_state(
         ),
         is_done=jnp.zeros(shape[:1], bool),
         cache=cache,
+    )
+
+
+def _advance(
+    state: _State, logits: Float[Array, "B W V"], strategy: BeamSearch, eos_id: int
+) -> tuple[_State, Int[Array, "B W"]]:
+    """Take one step; return the state, its cache not reordered yet, and the rows' parents."""
+    allowed = suppress_early_end(
+        logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
+    )
+    offsets = state.log_probs - log_normalizer(logits)
+    candidates = _best_continuations(allowed, offsets, state.log_probs)
+    is_end = candidates.ids == eos_id
+    finished = _keep_best(
+        state.finished, _ended(state, candidates, is_end, strategy), strategy.beam_size
+    )
+    # A row that is done stays as it is while the others of the batch go on.
+    finished = jax.tree.map(
+        lambda old, new: jnp.where(_like(state.is_done, old), old, new),
+        state.finished,
+        finished,
+    )
+    log_probs, places = jax.lax.top_k(
+        jnp.where(is_end, -jnp.inf, candidates.log_probs), strategy.beam_size
+    )
+    kept = _take(candidates, places)
+    tokens, token_scores = _extend(state, kept)
+    new_state = state._replace(
+        num_steps=state.num_steps + 1,
+        last=kept.ids,
+        log_probs=log_probs,
+        tokens=tokens,
+        token_scores=token_scores,
+        finished=finished,
+    )
+    is_done = state.is_done | _is_done(new_state, strategy)
+    return new_state._replace(is_done=is_done), kept.parents
+
+
+def _collect(state: _State, strategy: BeamSearch, pad_id: int) -> Hypotheses:
+    """Return the best hypotheses at the end of the search."""
+    # What is unfinished in a row that is not done has max_length tokens: it competes as it is.
+    length = jnp.full_like(state.last, strategy.max_length)
+    cut = Hypotheses(
+        tokens=state.tokens,
+        scores=jnp.where(
+            state.is_done[:, None],
+            -jnp.inf,
+            state.log_probs / length_divisor(length, strategy),
+        ),
+        token_scores=state.token_scores,
+        lengths=length,
+    )
+    best = _keep_best(state.finished, cut, strategy.num_best)
+    # Fewer hypotheses than asked for: the rest is empty rather than a remnant of the search.
+    exists = best.scores > -jnp.inf
+    return Hypotheses(
+        tokens=jnp.where(exists[..., None], best.tokens, pad_id),
+        scores=best.scores,
+        token_scores=jnp.where(exists[..., None], best.token_scores, 0.0),
+        lengths=jnp.where(exists, best.lengths, 0),
     )
 
 

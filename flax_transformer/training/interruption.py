@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class InterruptionGuard:
@@ -18,7 +18,7 @@ class InterruptionGuard:
 
     def __init__(self) -> None:
         self.requested: str | None = None
-        self._previous: dict[int, signal.Handlers | object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -41,4 +41,4 @@ class InterruptionGuard:
     def _restore(self) -> None:
         while self._previous:
             number, handler = self._previous.popitem()
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)

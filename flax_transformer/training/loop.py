@@ -23,7 +23,7 @@ from flax_transformer.training.checkpoint import Checkpointer
 from flax_transformer.training.interruption import InterruptionGuard
 from flax_transformer.training.metrics_log import MetricsLog
 from flax_transformer.training.progress import BestScore, StepMeter
-from flax_transformer.training.sharding import place_batch, state_shardings
+from flax_transformer.training.sharding import place_batch, placed_shapes
 from flax_transformer.training.state import TrainState, init_state
 from flax_transformer.training.step import TrainStep, make_train_step
 from flax_transformer.training.training_config import TrainingConfig
@@ -88,13 +88,8 @@ def train(
     """
     key = jax.random.key(config.seed)
     make_state = functools.partial(init_state, model, optimizer)
-    abstract_state = jax.eval_shape(make_state, key)
-    shardings = state_shardings(abstract_state, mesh)
-    like = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract_state,
-        shardings,
-    )
+    like = placed_shapes(jax.eval_shape(make_state, key), mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     train_step = jax.jit(
         make_train_step(
             model,

@@ -146,3 +146,12 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding_of, state)
+
+
+def placed_shapes(state: TrainState, mesh: Mesh) -> TrainState:
+    """Return an abstract state whose shapes carry their shardings, to restore arrays into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        state_shardings(state, mesh),
+    )
