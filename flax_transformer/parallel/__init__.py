@@ -1,0 +1,1 @@
+"""Arrays, models and processes spread over many devices."""

@@ -1,0 +1,101 @@
+"""What the processes of one training tell each other; in a single process all of it is free."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from flax_transformer.array_types import Array
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process that writes what is to be written once.
+
+    >>> is_first_process()
+    True
+    """
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Print ``line`` at once, in the first process only.
+
+    >>> say("24 pairs")
+    24 pairs
+    """
+    if is_first_process():
+        print(line, flush=True)
+
+
+def wait_for_all(name: str) -> None:
+    """Return when every process has called this with the same ``name``."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def fetch(tree: Any) -> Any:
+    """Return ``tree`` with NumPy arrays for leaves, whole in every process.
+
+    A leaf that lies on the devices of several processes is gathered on each device on the way, one
+    leaf at a time. Every process must call this with the same tree.
+
+    >>> fetch({"scale": jnp.ones(2)})
+    {'scale': array([1., 1.], dtype=float32)}
+    """
+    return jax.tree.map(_fetch_leaf, tree)
+
+
+def place_whole(array: np.ndarray, sharding: NamedSharding) -> Array:
+    """Make a global array of one that every process holds whole, and holds the same.
+
+    Unlike ``jax.device_put`` this does not compare the processes' arrays with each other.
+    """
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+class AnyProcess:
+    """How processes agree that one of them wants something, such as to stop after a signal.
+
+    The answer is read one call late, so that it never makes the host wait for the work that it
+    has just given to the devices.
+
+    >>> AnyProcess().tell(True)  # a single process need not ask
+    True
+    """
+
+    def __init__(self) -> None:
+        mesh = Mesh(np.array(jax.devices()), ("device",))
+        self._sharding = NamedSharding(mesh, PartitionSpec("device"))
+        # Integers: not every backend reduces Booleans.
+        self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._previous: Array | None = None
+
+    def tell(self, flag: bool) -> bool:
+        """Say whether this process wants it; return whether any did in the call before.
+
+        Every process must call this equally often, between the same computations. All get the same
+        answer from the same call. In a single process the answer is ``flag`` itself.
+        """
+        if jax.process_count() == 1:
+            return flag
+        flags = np.full(jax.local_device_count(), flag, np.int32)
+        asked = jax.make_array_from_process_local_data(self._sharding, flags)
+        previous, self._previous = self._previous, self._largest(asked)
+        return previous is not None and bool(jax.device_get(previous))
+
+    def settle(self, flag: bool) -> bool:
+        """Say whether this process wants it; return whether any does now, waiting for the answer.
+
+        Every process must call this at the same point.
+        """
+        self.tell(flag)
+        return self.tell(flag)
+
+
+def _fetch_leaf(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
