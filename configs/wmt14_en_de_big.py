@@ -28,7 +28,9 @@ def get_config() -> ExperimentConfig:
             dataset="wmt14_translate/de-en", source_language="en", target_language="de"
         ),
         tokenizer=TokenizerConfig(vocab_size=37_000, algorithm="bpe"),
-        pipeline=PipelineConfig(batch_tokens=24_576, max_length=256, window_size=16_384),
+        pipeline=PipelineConfig(
+            batch_tokens=24_576, max_length=256, window_size=16_384, num_streams=8
+        ),
         optimizer=OptimizerConfig(
             learning_rate=peak_learning_rate(model_dim=1024, warmup_steps=4000),
             warmup_steps=4000,

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.errors import InputError
+from flax_transformer.models.inputs import make_embedding, make_positions, positions_of
 from flax_transformer.models.stack import Decoder, Encoder
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.nn.dropout import Dropout
-from flax_transformer.nn.embedding import Embedding
+from flax_transformer.nn.embedding import score_tokens
 from flax_transformer.nn.kv_cache import KeyValues, init_key_values
 from flax_transformer.nn.masks import (
     make_ancestry_mask,
@@ -18,7 +19,7 @@ from flax_transformer.nn.masks import (
     make_padding_mask,
     make_segment_mask,
 )
-from flax_transformer.nn.positions import LearnedPositions, SinusoidalPositions
+from flax_transformer.parallel.activation_sharding import constrain
 
 
 class DecoderCache(NamedTuple):
@@ -55,31 +56,19 @@ class EncoderDecoder(nn.Module):
         """Declare the embeddings, the two stacks and the output projection."""
         config = self.config
 
-        def embedding(vocab_size: int) -> Embedding:
-            return Embedding(
-                vocab_size, config.model_dim, config.scale_embedding, config.compute_dtype
-            )
-
-        def positions() -> SinusoidalPositions | LearnedPositions:
-            if config.position_encoding == "learned":
-                return LearnedPositions(config.max_positions, config.model_dim)
-            return SinusoidalPositions(
-                config.max_positions, config.model_dim, config.sinusoid_layout
-            )
-
-        self.target_embedding = embedding(config.target_vocab_size)
+        self.target_embedding = make_embedding(config, config.target_vocab_size)
         if config.share_source_target_embedding:
             self.source_embedding = self.target_embedding
         else:
-            self.source_embedding = embedding(config.source_vocab_size)
-        self.source_positions = positions()
-        self.target_positions = positions()
+            self.source_embedding = make_embedding(config, config.source_vocab_size)
+        self.source_positions = make_positions(config)
+        self.target_positions = make_positions(config)
         self.embedding_dropout = Dropout(config.dropout_rate)
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config, config.num_encoder_layers)
         self.decoder = Decoder(config)
         if not config.share_target_output_embedding:
             # A table of its own, used only to score states: no bias, like the tied one.
-            self.output_embedding = embedding(config.target_vocab_size)
+            self.output_embedding = make_embedding(config, config.target_vocab_size)
 
     def __call__(
         self,
@@ -115,7 +104,7 @@ class EncoderDecoder(nn.Module):
             positions=source_positions,
             deterministic=deterministic,
         )
-        return self.decode(
+        states = self.decode(
             target,
             encoded,
             source_mask,
@@ -124,6 +113,7 @@ class EncoderDecoder(nn.Module):
             positions=target_positions,
             deterministic=deterministic,
         )
+        return self.logits(states)
 
     def encode(
         self,
@@ -136,9 +126,9 @@ class EncoderDecoder(nn.Module):
     ) -> Float[Array, "B S D"]:
         """Encode the source; arguments as for :meth:`__call__`."""
         mask = _make_key_mask(source_mask, segment_ids, segment_ids)
+        positions = positions_of(source, positions, max_positions=self.config.max_positions)
         states = self.source_embedding(source)
-        encoding = self.source_positions(self._positions_of(source, positions))
-        states = self._add_positions(states, encoding, deterministic=deterministic)
+        states = self._add(states, self.source_positions(positions), deterministic=deterministic)
         return self.encoder(states, mask, deterministic=deterministic)
 
     def decode(
@@ -151,19 +141,28 @@ class EncoderDecoder(nn.Module):
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
         deterministic: bool = True,
-    ) -> Float[Array, "B T V"]:
-        """Return float32 logits for every position of ``target``; arguments as for __call__."""
+    ) -> Float[Array, "B T D"]:
+        """Return the decoder's states, which :meth:`logits` reads; arguments as for __call__."""
         if (segment_ids is None) != (source_segment_ids is None):
             raise InputError("segment ids must be given for both source and target, or for none.")
         self_mask = make_causal_mask(target.shape[1])
         if segment_ids is not None:
             self_mask &= make_segment_mask(segment_ids, segment_ids)
         cross_mask = _make_key_mask(source_mask, segment_ids, source_segment_ids)
+        positions = positions_of(target, positions, max_positions=self.config.max_positions)
         states = self.target_embedding(target)
-        encoding = self.target_positions(self._positions_of(target, positions))
-        states = self._add_positions(states, encoding, deterministic=deterministic)
-        states = self.decoder(states, encoded, self_mask, cross_mask, deterministic=deterministic)
-        return self._logits(states)
+        states = self._add(states, self.target_positions(positions), deterministic=deterministic)
+        return self.decoder(states, encoded, self_mask, cross_mask, deterministic=deterministic)
+
+    def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Return the float32 logits of the token after each state."""
+        return score_tokens(states, self.output_table(), dtype=self.config.compute_dtype)
+
+    def output_table(self) -> Float[Array, "V D"]:
+        """Return the table that final states are scored against, token by token."""
+        if self.config.share_target_output_embedding:
+            return self.target_embedding.embedding
+        return self.output_embedding.embedding
 
     def init_cache(
         self,
@@ -222,40 +221,24 @@ class EncoderDecoder(nn.Module):
         # XLA clamps a write past the cache's end: a position that does not exist makes it seen.
         position = jnp.where(index < ancestry.shape[-1], index, self.config.max_positions)
         encoding = self.target_positions(jnp.broadcast_to(position, tokens.shape))
-        states = self._add_positions(states, encoding, deterministic=True)
+        states = self._add(states, encoding, deterministic=True)
         states, self_attention = self.decoder.step(
             states, cache.self_attention, cache.cross_attention, self_mask, cross_mask, index
         )
         cache = cache._replace(
             self_attention=self_attention, ancestry=ancestry, num_tokens=index + 1
         )
-        return self._logits(states), cache
+        return self.logits(states), cache
 
-    def _positions_of(
-        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"] | None
-    ) -> Int[Array, "#B T"]:
-        length = tokens.shape[1]
-        if length > self.config.max_positions:
-            raise InputError(
-                f"a row must be at most max_positions = {self.config.max_positions} tokens long, "
-                f"got {length}."
-            )
-        return jnp.arange(length)[None] if positions is None else positions
-
-    def _add_positions(
+    def _add(
         self,
         states: Float[Array, "B T D"],
         encoding: Float[Array, "#B T D"],
         *,
         deterministic: bool,
     ) -> Float[Array, "B T D"]:
-        states = states + encoding.astype(states.dtype)
+        states = constrain(states + encoding.astype(states.dtype), "batch", "state_length", "_")
         return self.embedding_dropout(states, deterministic=deterministic)
-
-    def _logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        if self.config.share_target_output_embedding:
-            return self.target_embedding.attend(states)
-        return self.output_embedding.attend(states)
 
 
 def _make_key_mask(

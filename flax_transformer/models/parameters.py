@@ -1,19 +1,26 @@
-"""What is known of a model's parameters before they are made."""
+"""A model's parameters: the first ones, their shapes, and their number."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.array_types import Parameters
-from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.array_types import Array, Key, Parameters
+from flax_transformer.models.decoder_only import DecoderOnly
+from flax_transformer.models.make_model import Model
 
 
-def abstract_parameters(model: EncoderDecoder) -> Parameters:
-    """Return the tree of the parameters' shapes and dtypes; computes nothing."""
+def init_parameters(model: Model, key: Key[Array, ""]) -> Parameters:
+    """Draw a model's first parameters, of the config's ``param_dtype``; a function of the key."""
     tokens = jnp.zeros((1, 1), jnp.int32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens, tokens))
-    return variables["params"]
+    inputs = (tokens,) if isinstance(model, DecoderOnly) else (tokens, tokens)
+    params = model.init(key, *inputs)["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(model.config.param_dtype), params)
+
+
+def abstract_parameters(model: Model) -> Parameters:
+    """Return the tree of the parameters' shapes and dtypes; computes nothing."""
+    return jax.eval_shape(lambda: init_parameters(model, jax.random.key(0)))
 
 
 def num_parameters(params: Parameters) -> int:

@@ -12,6 +12,8 @@ from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.nn.blocks import DecoderLayer, EncoderLayer
 from flax_transformer.nn.kv_cache import KeyValues
 from flax_transformer.nn.normalization import LayerNorm
+from flax_transformer.nn.remat import RematPolicy, rematerialize
+from flax_transformer.parallel.activation_sharding import constrain
 
 Layers: TypeAlias = nn.Module | Sequence[nn.Module]
 """One module with the parameters of all layers stacked, or one module a layer."""
@@ -28,36 +30,39 @@ def apply_layers(
     apply_layer: Callable[[Any, Float[Array, "B T D"]], Float[Array, "B T D"]],
     *,
     num_layers: int,
-    remat: bool,
+    remat: RematPolicy,
 ) -> Float[Array, "B T D"]:
     """Pass ``states`` through all layers; the result is the same for every choice of options."""
-    if remat:
-        # Within a scan XLA cannot merge the second computation with the first: no barrier needed.
-        apply_layer = nn.remat(apply_layer, prevent_cse=not isinstance(layers, nn.Module))
+    apply_layer = rematerialize(apply_layer, remat, in_scan=isinstance(layers, nn.Module))
+
+    def apply_and_place(layer: Any, states: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return constrain(apply_layer(layer, states), "batch", "state_length", "_")
+
     if isinstance(layers, nn.Module):
         scan = nn.scan(
-            lambda layer, carry, _: (apply_layer(layer, carry), None),
+            lambda layer, carry, _: (apply_and_place(layer, carry), None),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             length=num_layers,
         )
         return scan(layers, states, None)[0]
     for layer in layers:
-        states = apply_layer(layer, states)
+        states = apply_and_place(layer, states)
     return states
 
 
 class Encoder(nn.Module):
-    """The layers of the encoder."""
+    """The layers of an encoder, or, under a causal mask, of a decoder without one."""
 
     config: TransformerConfig
+    num_layers: int
 
     def setup(self) -> None:
         """Declare the layers and, with pre-norm, the normalisation of the last one's output."""
         config = self.config
         self.layers = make_layers(
             lambda: EncoderLayer(config.layer_config()),
-            config.num_encoder_layers,
+            self.num_layers,
             stacked=config.scan_layers,
         )
         if config.pre_norm:
@@ -75,7 +80,7 @@ class Encoder(nn.Module):
             self.layers,
             states,
             lambda layer, x: layer(x, mask, deterministic=deterministic),
-            num_layers=self.config.num_encoder_layers,
+            num_layers=self.num_layers,
             remat=self.config.remat,
         )
         return self.final_norm(states) if self.config.pre_norm else states

@@ -1,26 +1,32 @@
 """The config of a Transformer."""
 
 import dataclasses
+import typing
 from typing import Literal, TypeAlias
 
 from flax_transformer.errors import InputError
 from flax_transformer.nn.blocks import LayerConfig
-from flax_transformer.nn.feed_forward import ACTIVATIONS, Activation
+from flax_transformer.nn.feed_forward import Activation
 from flax_transformer.nn.positions import SinusoidLayout
+from flax_transformer.nn.remat import RematPolicy
 
-ComputeDtype: TypeAlias = Literal["float32", "bfloat16"]
+Architecture: TypeAlias = Literal["encoder_decoder", "decoder_only"]
+ParameterDtype: TypeAlias = Literal["float32", "bfloat16"]
+ComputeDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 PositionEncoding: TypeAlias = Literal["sinusoidal", "learned"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Sizes and choices of an encoder-decoder; the defaults are the paper's base model.
+    """Sizes and choices of a Transformer; the defaults are the paper's base model.
 
     Attributes:
+        architecture: an encoder and a decoder that reads it, or a decoder alone; of the latter,
+            what concerns the source is not used.
         source_vocab_size: tokens of the source; the trainer sets it from the tokenizer.
         target_vocab_size: tokens of the target; the trainer sets it from the tokenizer.
         model_dim: size of the states between layers, D.
-        num_encoder_layers: layers of the encoder.
+        num_encoder_layers: layers of the encoder; 0 without one.
         num_decoder_layers: layers of the decoder.
         num_heads: attention heads, N.
         head_dim: size of each head; None for ``model_dim / num_heads``.
@@ -38,13 +44,16 @@ class TransformerConfig:
         scale_embedding: multiply embeddings by √D.
         share_source_target_embedding: one table for both; needs one vocabulary.
         share_target_output_embedding: score the output against the target's table.
-        compute_dtype: of the matrix products and the states between them; parameters, softmax,
-            normalisation, logits and loss stay float32.
+        param_dtype: of the parameters at the start of a training.
+        compute_dtype: of the matrix products and the states between them; softmax, normalisation
+            and the sums of the loss are float32. float16 needs ``training.loss_scale``.
         scan_layers: compile one layer and loop over stacked parameters, so that the time to
             compile does not grow with depth.
-        remat: compute a layer's activations again in the backward pass instead of keeping them.
+        remat: what of a layer is computed again in the backward pass instead of being kept; see
+            :mod:`flax_transformer.nn.remat`.
     """
 
+    architecture: Architecture = "encoder_decoder"
     source_vocab_size: int = 32_000
     target_vocab_size: int = 32_000
     model_dim: int = 512
@@ -66,9 +75,10 @@ class TransformerConfig:
     scale_embedding: bool = True
     share_source_target_embedding: bool = True
     share_target_output_embedding: bool = True
+    param_dtype: ParameterDtype = "float32"
     compute_dtype: ComputeDtype = "float32"
     scan_layers: bool = False
-    remat: bool = False
+    remat: RematPolicy = "none"
 
     def __post_init__(self) -> None:
         """Refuse a config that cannot work.
@@ -78,8 +88,10 @@ class TransformerConfig:
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int:
+            if field.type is int and field.name != "num_encoder_layers":
                 _check_size(field.name, value)
+            if typing.get_origin(field.type) is Literal:
+                _check_choice(field.name, value, typing.get_args(field.type))
             if field.type is bool and not isinstance(value, bool):
                 raise InputError(f"{field.name} must be True or False, got {value!r}.")
         for name in ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate"):
@@ -88,10 +100,13 @@ class TransformerConfig:
                 raise InputError(f"{name} must be a number in [0, 1), got {rate!r}.")
         if not (_is_number(self.norm_epsilon) and 0.0 < self.norm_epsilon < 1.0):
             raise InputError(f"norm_epsilon must be a number in (0, 1), got {self.norm_epsilon!r}.")
-        _check_choice("activation", self.activation, tuple(ACTIVATIONS))
-        _check_choice("position_encoding", self.position_encoding, ("sinusoidal", "learned"))
-        _check_choice("sinusoid_layout", self.sinusoid_layout, ("interleaved", "halves"))
-        _check_choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+        if self.architecture == "encoder_decoder":
+            _check_size("num_encoder_layers", self.num_encoder_layers)
+        elif self.num_encoder_layers != 0:
+            raise InputError(
+                "num_encoder_layers must be 0 when architecture is decoder_only, got "
+                f"{self.num_encoder_layers!r}."
+            )
         if self.head_dim is not None:
             _check_size("head_dim", self.head_dim)
         elif self.model_dim % self.num_heads:
@@ -137,6 +152,6 @@ def _check_size(name: str, value: object) -> None:
         raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

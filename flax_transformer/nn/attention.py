@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from flax_transformer.array_types import Array, Bool, Float, Int, Key
 from flax_transformer.nn.dropout import dropout
 from flax_transformer.nn.kv_cache import KeyValues, as_key_values, write_key_values
+from flax_transformer.parallel.activation_sharding import constrain
 
 
 def masked_softmax(
@@ -137,14 +138,14 @@ class MultiHeadAttention(nn.Module):
         """Attend from ``queries`` to ``keys_values``: self-attention where both are the same."""
         drop = self.dropout_rate > 0.0 and not deterministic
         attended = dot_product_attention(
-            self.query(queries),
-            self.key(keys_values),
-            self.value(keys_values),
+            constrain(self.query(queries), "batch", "length", "heads", "_"),
+            constrain(self.key(keys_values), "batch", "length", "heads", "_"),
+            constrain(self.value(keys_values), "batch", "length", "heads", "_"),
             mask,
             dropout_rate=self.dropout_rate,
             dropout_key=self.make_rng("dropout") if drop else None,
         )
-        return self.output(attended)
+        return self.output(constrain(attended, "batch", "length", "heads", "_"))
 
     def make_key_values(self, keys_values: Float[Array, "B S D"]) -> KeyValues:
         """Project what is attended to at every step, once."""

@@ -6,6 +6,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.parallel.activation_sharding import constrain
 
 
 def take_rows(
@@ -21,8 +22,34 @@ def take_rows(
     return jnp.asarray(table).at[indices].get(mode="fill", wrap_negative_indices=False)
 
 
+def score_tokens(
+    states: Float[Array, "*B D"],
+    table: Float[Array, "V D"],
+    *,
+    dtype: DTypeLike = jnp.float32,
+    logits_dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "*B V"]:
+    """Return the product of each state with every token's vector: the logits.
+
+    Args:
+        states: final states of a decoder.
+        table: a vector for each token.
+        dtype: of the product's operands.
+        logits_dtype: of the result.
+
+    >>> score_tokens(jnp.ones((1, 2)), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    Array([[3., 7.]], dtype=float32)
+    """
+    return jnp.einsum(
+        "...d,vd->...v",
+        states.astype(dtype),
+        table.astype(dtype),
+        preferred_element_type=logits_dtype,
+    )
+
+
 class Embedding(nn.Module):
-    """A table of token vectors that embeds tokens and scores states against every token.
+    """A table of token vectors, which :func:`score_tokens` may read, too.
 
     Entries start from a normal distribution of variance 1/D, so that states scaled by √D (section
     3.4 of arXiv 1706.03762) have unit variance beside the position encodings, and logits of a
@@ -31,8 +58,8 @@ class Embedding(nn.Module):
     Attributes:
         vocab_size: number of tokens.
         dim: size of a token's vector.
-        scale_by_sqrt_dim: multiply embeddings (not logits) by √D.
-        dtype: of the embeddings and of the product's operands; logits are float32.
+        scale_by_sqrt_dim: multiply embeddings by √D.
+        dtype: of the embeddings.
     """
 
     vocab_size: int
@@ -48,16 +75,10 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """Embed tokens; an id outside the vocabulary gives NaN."""
-        embedded = take_rows(self.embedding, tokens)
+        # Rows are looked up where their positions lie: without this, XLA looks parts of rows up for
+        # all positions and then moves them about.
+        table = constrain(self.embedding, "vocab", "_")
+        embedded = take_rows(table, tokens)
         if self.scale_by_sqrt_dim:
             embedded = embedded * jnp.sqrt(jnp.float32(self.dim))
         return embedded.astype(self.dtype)
-
-    def attend(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Return the float32 product of each state with every token's vector."""
-        return jnp.einsum(
-            "...d,vd->...v",
-            states.astype(self.dtype),
-            self.embedding.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )

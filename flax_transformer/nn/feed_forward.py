@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float
 from flax_transformer.nn.dropout import Dropout
+from flax_transformer.parallel.activation_sharding import constrain
 
 Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -68,5 +69,6 @@ class FeedForward(nn.Module):
             hidden = activate(linear(self.hidden_dim, "gate")(inputs)) * hidden
         else:
             hidden = activate(hidden)
+        hidden = constrain(hidden, "batch", "length", "mlp")
         hidden = Dropout(self.dropout_rate)(hidden, deterministic=deterministic)
         return linear(inputs.shape[-1], "output")(hidden)

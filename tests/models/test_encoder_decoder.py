@@ -160,7 +160,8 @@ def test_a_source_of_padding_alone_is_finite(logits, pairs):
 def test_encode_then_decode_is_the_whole(tiny, logits, pairs):
     variables = {"params": tiny.params}
     encoded = tiny.model.apply(variables, pairs.source, pairs.source_mask, method="encode")
-    decoded = tiny.model.apply(variables, pairs.target, encoded, pairs.source_mask, method="decode")
+    states = tiny.model.apply(variables, pairs.target, encoded, pairs.source_mask, method="decode")
+    decoded = tiny.model.apply(variables, states, method="logits")
     np.testing.assert_allclose(decoded, logits(*pairs[:3]), atol=2e-5)
 
 

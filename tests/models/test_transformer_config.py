@@ -26,9 +26,16 @@ SWITCHES = (
     "share_source_target_embedding",
     "share_target_output_embedding",
     "scan_layers",
+)
+CHOICES = (
+    "architecture",
+    "activation",
+    "position_encoding",
+    "sinusoid_layout",
+    "param_dtype",
+    "compute_dtype",
     "remat",
 )
-CHOICES = ("activation", "position_encoding", "sinusoid_layout", "compute_dtype")
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -67,7 +74,7 @@ def test_switches_are_true_or_false(name, value):
 
 
 @pytest.mark.parametrize("name", CHOICES)
-@pytest.mark.parametrize("value", ["", "Relu", "float16", None, 3, ["relu"]])
+@pytest.mark.parametrize("value", ["", "Relu", "float64", None, 3, ["relu"]])
 def test_choices_name_what_there_is(name, value):
     with pytest.raises(InputError, match=f"^{name} must be one of [a-z0-9_]+, .*, got "):
         TransformerConfig(**{name: value})
@@ -76,6 +83,13 @@ def test_choices_name_what_there_is(name, value):
 def test_every_field_is_checked_by_a_test():
     fields = {*SIZES, *RATES, *SWITCHES, *CHOICES, "norm_epsilon"}
     assert fields == set(TransformerConfig.__dataclass_fields__)
+
+
+def test_a_decoder_alone_has_no_encoder_layers():
+    with pytest.raises(InputError, match="num_encoder_layers must be 0 when architecture is"):
+        TransformerConfig(architecture="decoder_only")
+    config = TransformerConfig(architecture="decoder_only", num_encoder_layers=0)
+    assert config.num_encoder_layers == 0
 
 
 def test_heads_must_divide_the_model():
