@@ -16,8 +16,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from flax_transformer.data.prepare import PreparedDataset, describe_prepared
-from flax_transformer.data.tfds_builders import make_builder, name_of, one_line
-from flax_transformer.errors import InputError
+from flax_transformer.data.tfds_builders import make_builder, name_of
+from flax_transformer.errors import InputError, one_line
 
 _DATASET_INFO = "dataset_info.json"
 # As TFDS writes them: every record can be read by itself.

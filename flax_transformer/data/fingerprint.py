@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
-import numpy as np
 
 from flax_transformer.data.batch import Batch
+from flax_transformer.data.corpus import spread_evenly
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
@@ -35,16 +35,6 @@ def digest_tokenizer(tokenizer: TranslationTokenizer) -> str:
     """Return a hash of both models, and the exponent of subword regularisation."""
     models = hashlib.sha256(tokenizer.source.model + tokenizer.target.model).hexdigest()[:8]
     return f"{models}, subword_regularization {tokenizer.source.subword_regularization}"
-
-
-def spread_evenly(pairs: Sequence[SentencePair], count: int) -> list[SentencePair]:
-    """Return ``count`` elements of ``pairs`` (all, if there are fewer) at even distances.
-
-    >>> spread_evenly(range(100), 4)
-    [0, 33, 66, 99]
-    """
-    indices = np.linspace(0, len(pairs) - 1, min(len(pairs), count)).astype(int)
-    return [pairs[index] for index in indices.tolist()]
 
 
 class FingerprintedDataset(grain.IterDataset):
@@ -78,10 +68,11 @@ class _FingerprintedIterator(grain.DatasetIterator):
     def set_state(self, state: dict[str, Any]) -> None:
         saved = state["stream"]
         for name in {**self._fingerprint, **saved}:
-            now, then = self._fingerprint.get(name), saved.get(name)
+            now, then = self._fingerprint.get(name, "nothing"), saved.get(name, "nothing")
             if now != then:
                 raise InputError(
                     f"{name} must be the same as when the position in the data was saved ({then}), "
-                    f"got {now}. Restore the old value or start a new run."
+                    f"got {now}. Restore the old value, start a new run, or begin the data anew "
+                    "with --restart-data."
                 )
         self._parent.set_state(state["position"])

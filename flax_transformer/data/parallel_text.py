@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 
 from flax_transformer.data.sentence_pair import SentencePair, clean_text
@@ -14,11 +15,17 @@ def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 file, gzip-compressed when its name ends in ``.gz``.
 
     Raises:
-        InputError: the file cannot be read or is not UTF-8; the message names file and line.
+        InputError: the file cannot be read or is not UTF-8; the message names file and line,
+            and counts the bad lines.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with _open(path) as stream:
             return list(decode_lines(stream, str(path), strict=True))
+    except InputError as error:
+        num_invalid, num_lines = _count_invalid_lines(path)
+        raise InputError(
+            f"{error} In all, {num_invalid} of {num_lines} lines are not UTF-8."
+        ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} must be a whole gzip file, got a damaged one: {error}.") from None
     except OSError as error:
@@ -96,6 +103,23 @@ def find_file(directory: Path, name: str) -> Path | None:
         if path.exists():
             return path
     return None
+
+
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _count_invalid_lines(path: Path) -> tuple[int, int]:
+    """Return how many lines are not UTF-8, and of how many."""
+    num_invalid = num_lines = 0
+    with _open(path) as stream:
+        for line in stream:
+            num_lines += 1
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                num_invalid += 1
+    return num_invalid, num_lines
 
 
 def _find_table(

@@ -3,29 +3,29 @@
 The stream of pairs (shuffled anew every epoch) is cut into windows of many pairs. A window is
 tokenised and packed, or sorted into length buckets, as a whole, in a background thread. What comes
 out of a window is a pure function of its number and the seed, so a position in the stream is two
-numbers, the window and the row or batch in it, and resuming is exact.
+numbers, the window and the row or batch in it, and resuming is exact. Packed batches may be made of
+several such streams, which many processes share out among themselves.
 """
 
+import functools
 import logging
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import grain
-import numpy as np
 
-from flax_transformer.data.batch import Batch
 from flax_transformer.data.bucketing import Bucket, count_rows, make_buckets
+from flax_transformer.data.corpus import spread_evenly
 from flax_transformer.data.fingerprint import (
     FingerprintedDataset,
     digest_pairs,
     digest_tokenizer,
-    spread_evenly,
 )
 from flax_transformer.data.rows import is_empty, longer_side, tokenize_pairs
 from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.streams import JoinedStreams, find_streams, unfold_stream
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.data.windows import (
     BucketedWindow,
@@ -48,7 +48,12 @@ class PipelineConfig:
     with a longer side are dropped or cut (``long_pairs``). ``window_size`` is the number of pairs
     that are packed or sorted together: more means less padding and more memory. ``bucket_growth``
     is the ratio of the row lengths of neighbouring buckets; every length is one more compilation.
-    ``num_threads`` prepare windows in the background.
+    ``num_threads`` prepare the windows of each stream in the background.
+
+    ``num_streams`` (packed only) is the number of parts in which the pairs are read and packed side
+    by side. With a multiple of the number of processes, each process reads its own part of the
+    data; otherwise some read more than they keep. The batches depend on it, so it stays what it is
+    when a run goes on with more processes or fewer.
     """
 
     batching: Literal["packed", "bucketed"] = "packed"
@@ -58,15 +63,20 @@ class PipelineConfig:
     window_size: int = 8192
     bucket_growth: float = 1.25
     num_threads: int = 1
+    num_streams: int = 1
 
     def __post_init__(self) -> None:
         if self.batching not in ("packed", "bucketed"):
             raise InputError(f"batching must be 'packed' or 'bucketed', got {self.batching!r}.")
         if self.long_pairs not in ("drop", "cut"):
             raise InputError(f"long_pairs must be 'drop' or 'cut', got {self.long_pairs!r}.")
-        for name in ("batch_tokens", "window_size", "num_threads"):
+        for name in ("batch_tokens", "window_size", "num_threads", "num_streams"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.num_streams > 1 and self.batching == "bucketed":
+            raise InputError(
+                f"num_streams must be 1 with batching 'bucketed', got {self.num_streams}."
+            )
         if not 1.0 < self.bucket_growth < math.inf:
             raise InputError(
                 f"bucket_growth must be a finite number above 1, got {self.bucket_growth}."
@@ -107,62 +117,63 @@ def make_training_batches(
     config: PipelineConfig,
     *,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    part_index: int = 0,
+    part_count: int = 1,
     row_multiple: int = 1,
 ) -> grain.DatasetIterator:
     """Return an endless iterator over :class:`Batch`, determined by the arguments.
 
     Each epoch has every usable pair once, in an order of its own. The number of rows of the global
-    batch is a multiple of ``row_multiple`` and of ``process_count``; this process gets its equal
-    share of them. Text is segmented at random when the tokenizer has subword regularisation.
+    batch is a multiple of ``row_multiple`` and of ``config.num_streams``; of ``part_count`` equal
+    blocks of them the iterator gives number ``part_index``. The global batches do not depend on
+    ``part_count``. Text is segmented at random when the tokenizer has subword regularisation.
+
     ``get_state`` and ``set_state`` (or ``grain.checkpoint``) save and restore the exact position;
     a position in another stream raises InputError (only ``num_threads`` may change, and
-    ``row_multiple`` if the shapes stay).
+    ``row_multiple`` if the shapes stay). With another ``part_count``, ``set_state`` needs the union
+    of the entries ``position`` that all parts have saved.
 
     Raises:
-        InputError: no pair can be used, or ``batch_tokens`` is too small for ``row_multiple`` rows.
+        InputError: no pair can be used, a pair is damaged, or the rows that ``batch_tokens`` allows
+            cannot be shared out. While iterating: a pair is damaged, or no pair comes any more.
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
     _check_corpus(summarize_corpus(pairs, tokenizer, config), config)
-    shapes = make_shapes(config, math.lcm(row_multiple, process_count))
+    shapes = make_shapes(config, math.lcm(row_multiple, config.num_streams))
+    _check_parts(shapes, part_count)
     prepare = PairPreparation(
-        tokenizer=tokenizer, max_length=config.max_length, long_pairs=config.long_pairs
+        pairs=pairs, tokenizer=tokenizer, max_length=config.max_length, long_pairs=config.long_pairs
     )
-    stream = grain.MapDataset.source(pairs).seed(seed).shuffle().repeat()
+    make_stream = functools.partial(
+        unfold_stream,
+        num_streams=config.num_streams,
+        num_pairs=len(pairs),
+        window_size=config.window_size,
+        seed=seed,
+        num_threads=config.num_threads,
+    )
     if config.batching == "packed":
-        # All batches have the same shape, so each process can pack a part of the stream.
-        part = stream[process_index::process_count]
-        # A window is no larger than an epoch, lest the rows of a small corpus repeat a pair.
-        window_size = min(config.window_size, math.ceil(len(pairs) / process_count))
-        packed = PackedWindow(prepare=prepare)
-        rows = _unfold_windows(part, window_size, packed, (seed, process_index), config.num_threads)
-        num_rows = shapes[0].num_rows // process_count
-        batches = rows.batch(num_rows, drop_remainder=True, batch_fn=stack_rows)
-    else:
-        # The processes must agree on the shape at every step, so each follows the whole stream and
-        # keeps its rows of every batch.
-        window_size = min(config.window_size, len(pairs))
-        bucketed = BucketedWindow(
-            prepare=prepare,
-            buckets=shapes,
-            process_index=process_index,
-            process_count=process_count,
+        num_rows = shapes[0].num_rows
+        parts = find_streams(
+            num_rows, config.num_streams, part_index=part_index, part_count=part_count
         )
-        batches = _unfold_windows(stream, window_size, bucketed, (seed, 0), config.num_threads)
-    shape_names = ", ".join(f"{shape.num_rows}x{shape.row_length}" for shape in shapes)
-    fingerprint = {
-        "pairs": digest_pairs(pairs),
-        "tokenizer": digest_tokenizer(tokenizer),
-        "seed": str(seed),
-        "batching": config.batching,
-        "batch shapes (of batch_tokens, max_length, devices)": shape_names,
-        "long_pairs": config.long_pairs,
-        "window_size": str(config.window_size),
-        "process_count": str(process_count),
-    }
-    return iter(FingerprintedDataset(batches, fingerprint))
+        streams = {
+            stream: make_stream(PackedWindow(prepare=prepare), stream).batch(
+                num_rows // config.num_streams,
+                drop_remainder=True,
+                batch_fn=functools.partial(stack_rows, kept=kept),
+            )
+            for stream, kept in parts.items()
+        }
+    else:
+        # All parts must agree on the shape at every step, so each follows the one stream.
+        bucketed = BucketedWindow(
+            prepare=prepare, buckets=shapes, part_index=part_index, part_count=part_count
+        )
+        streams = {0: make_stream(bucketed, 0)}
+    fingerprint = _describe_stream(pairs, tokenizer, config, shapes, seed)
+    return iter(FingerprintedDataset(JoinedStreams(streams), fingerprint))
 
 
 def make_shapes(config: PipelineConfig, row_multiple: int) -> list[Bucket]:
@@ -185,27 +196,34 @@ def make_shapes(config: PipelineConfig, row_multiple: int) -> list[Bucket]:
     )
 
 
-class _Unfold(grain.experimental.FlatMapTransform):
-    """Yield the items of a list one by one."""
+def _describe_stream(
+    pairs: Sequence[SentencePair],
+    tokenizer: TranslationTokenizer,
+    config: PipelineConfig,
+    shapes: Sequence[Bucket],
+    seed: int,
+) -> dict[str, str]:
+    """Return all that the batches depend on, by name."""
+    shape_names = ", ".join(f"{shape.num_rows}x{shape.row_length}" for shape in shapes)
+    return {
+        "pairs": digest_pairs(pairs),
+        "tokenizer": digest_tokenizer(tokenizer),
+        "seed": str(seed),
+        "batching": config.batching,
+        "batch shapes (of batch_tokens, max_length, devices)": shape_names,
+        "long_pairs": config.long_pairs,
+        "window_size": str(config.window_size),
+        "num_streams": str(config.num_streams),
+    }
 
-    max_fan_out = sys.maxsize
 
-    def flat_map(self, element: list[Batch]) -> list[Batch]:
-        return element
-
-
-def _unfold_windows(
-    stream: grain.MapDataset,
-    window_size: int,
-    make_items: Callable[[Sequence[SentencePair], np.random.Generator], list[Batch]],
-    seed: tuple[int, ...],
-    num_threads: int,
-) -> grain.IterDataset:
-    """Cut ``stream`` into windows, prepare them in background threads, and yield their items."""
-    window_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    windows = stream.batch(window_size, batch_fn=list).random_map(make_items, seed=window_seed)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads + 1)
-    return grain.experimental.FlatMapIterDataset(windows.to_iter_dataset(options), _Unfold())
+def _check_parts(shapes: Sequence[Bucket], part_count: int) -> None:
+    for num_rows, row_length in shapes:
+        if num_rows % part_count:
+            raise InputError(
+                f"row_multiple must be a multiple of part_count ({part_count}), or batch_tokens "
+                f"such that the parts are equal, got {num_rows} rows of {row_length} tokens."
+            )
 
 
 def _check_corpus(summary: CorpusSummary, config: PipelineConfig) -> None:

@@ -22,9 +22,8 @@ from flax_transformer.data.tfds_builders import (
     is_prepared,
     make_builder,
     name_of,
-    one_line,
 )
-from flax_transformer.errors import InputError
+from flax_transformer.errors import InputError, one_line
 
 _KINDS: dict[str, ArchiveKind] = {
     "TAR": "tar",

@@ -13,10 +13,14 @@ from flax_transformer.data.tokenizer import TranslationTokenizer
 
 
 class TokenizedPair(NamedTuple):
-    """Token ids of a sentence pair; both sides end with the end token."""
+    """Token ids of a sentence pair; both sides end with the end token.
+
+    ``pair_id`` is the index of the pair in its corpus.
+    """
 
     source: list[int]
     labels: list[int]
+    pair_id: int
 
 
 class SpecialTokens(NamedTuple):
@@ -36,10 +40,13 @@ def tokenize_pairs(
     pairs: Sequence[SentencePair],
     tokenizer: TranslationTokenizer,
     rng: np.random.Generator | None = None,
+    *,
+    pair_ids: Sequence[int] | None = None,
 ) -> list[TokenizedPair]:
     """Tokenise ``pairs`` and append the end tokens.
 
-    With ``rng`` the segmentations are random (subword regularisation), otherwise the best.
+    With ``rng`` the segmentations are random (subword regularisation), otherwise the best. Without
+    ``pair_ids`` the pairs are the corpus, and numbered from 0.
     """
     source, target = tokenizer.source, tokenizer.target
     if rng is None:
@@ -49,8 +56,10 @@ def tokenize_pairs(
         source_ids = [source.sample(pair.source, rng) for pair in pairs]
         target_ids = [target.sample(pair.target, rng) for pair in pairs]
     return [
-        TokenizedPair([*source_side, source.eos_id], [*target_side, target.eos_id])
-        for source_side, target_side in zip(source_ids, target_ids, strict=True)
+        TokenizedPair([*source_side, source.eos_id], [*target_side, target.eos_id], pair_id)
+        for source_side, target_side, pair_id in zip(
+            source_ids, target_ids, range(len(pairs)) if pair_ids is None else pair_ids, strict=True
+        )
     ]
 
 
@@ -66,7 +75,7 @@ def is_empty(pair: SentencePair) -> bool:
 def longer_side(pair: TokenizedPair) -> int:
     """Return the number of tokens of the longer side, end token included.
 
-    >>> longer_side(TokenizedPair([7, 2], [8, 9, 2]))
+    >>> longer_side(TokenizedPair([7, 2], [8, 9, 2], pair_id=0))
     3
     """
     return max(len(pair.source), len(pair.labels))
@@ -79,16 +88,16 @@ def limit_length(
 
     A side that is cut keeps its end token.
 
-    >>> pairs = [TokenizedPair([7, 2], [3, 4, 5, 2]), TokenizedPair([7, 2], [8, 2])]
+    >>> pairs = [TokenizedPair([7, 2], [3, 4, 5, 2], 0), TokenizedPair([7, 2], [8, 2], 1)]
     >>> limit_length(pairs, 3, "drop")
-    [TokenizedPair(source=[7, 2], labels=[8, 2])]
+    [TokenizedPair(source=[7, 2], labels=[8, 2], pair_id=1)]
     >>> limit_length(pairs, 3, "cut")[0]
-    TokenizedPair(source=[7, 2], labels=[3, 4, 2])
+    TokenizedPair(source=[7, 2], labels=[3, 4, 2], pair_id=0)
     """
     if policy == "drop":
         return [pair for pair in pairs if longer_side(pair) <= max_length]
     return [
-        TokenizedPair(_cut(pair.source, max_length), _cut(pair.labels, max_length))
+        TokenizedPair(_cut(pair.source, max_length), _cut(pair.labels, max_length), pair.pair_id)
         for pair in pairs
     ]
 
@@ -105,13 +114,15 @@ def fill_rows(
 
     Rows that no pair names are all padding. The arrays are new and share no memory.
 
-    >>> pairs = [TokenizedPair([7, 2], [8, 2]), TokenizedPair([5, 6, 2], [9, 2])]
+    >>> pairs = [TokenizedPair([7, 2], [8, 2], 40), TokenizedPair([5, 6, 2], [9, 2], 30)]
     >>> batch = fill_rows(pairs, np.array([0, 0]), num_rows=1, row_length=6,
     ...                   special=SpecialTokens(bos_id=1, source_pad_id=0, target_pad_id=0))
     >>> batch.source.tolist(), batch.source_segment_ids.tolist()
     ([[7, 2, 5, 6, 2, 0]], [[1, 1, 2, 2, 2, 0]])
     >>> batch.target.tolist(), batch.labels.tolist(), batch.target_positions.tolist()
     ([[1, 8, 1, 9, 0, 0]], [[8, 2, 9, 2, 0, 0]], [[0, 1, 0, 1, 0, 0]])
+    >>> batch.pair_ids.tolist()
+    [[40, 40, 30, 30, -1, -1]]
     """
     order = np.argsort(row_indices, kind="stable")
     rows = np.asarray(row_indices)[order]
@@ -126,6 +137,12 @@ def fill_rows(
     target[:, 1:] = labels[:, :-1]
     target[target_positions == 0] = special.bos_id
     target[target_segment_ids == 0] = special.target_pad_id
+    pair_ids = np.full(shape, -1, dtype=np.int32)
+    # Row by row the pairs follow each other in this order, without gaps.
+    pair_ids[target_segment_ids > 0] = np.repeat(
+        np.array([pairs[index].pair_id for index in order], dtype=np.int32),
+        np.array([len(pairs[index].labels) for index in order], dtype=np.int64),
+    )
     return Batch(
         source=source,
         source_segment_ids=source_segment_ids,
@@ -134,6 +151,7 @@ def fill_rows(
         labels=labels,
         target_segment_ids=target_segment_ids,
         target_positions=target_positions,
+        pair_ids=pair_ids,
     )
 
 

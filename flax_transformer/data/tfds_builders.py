@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 import tensorflow_datasets.translate  # registers the WMT builders and their like
 
 from flax_transformer.data import en_pt_sentences
-from flax_transformer.errors import InputError
+from flax_transformer.errors import InputError, one_line
 
 _DATASET_INFO = "dataset_info.json"
 
@@ -103,13 +103,3 @@ def _builder_by_name(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
         raise InputError(
             f"dataset must be one that TFDS can open, got {name!r}: {one_line(error)}"
         ) from None
-
-
-def one_line(error: BaseException, max_length: int = 300) -> str:
-    r"""Return the message of an error on one line, cut to ``max_length`` characters.
-
-    >>> one_line(ValueError("first,\n  second"))
-    'first, second'
-    """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= max_length else text[: max_length - 1] + "…"

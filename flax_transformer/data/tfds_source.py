@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple, overload
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
@@ -16,15 +16,36 @@ from flax_transformer.data.tfds_builders import (
     languages_of,
     make_builder,
     name_of,
-    one_line,
 )
-from flax_transformer.errors import InputError
+from flax_transformer.errors import InputError, one_line
+
+
+class RecordRange(NamedTuple):
+    """``size`` records of a file, from number ``start``, which follow each other in a split."""
+
+    file: str
+    start: int
+    size: int
+
+
+def locate_record(ranges: Sequence[RecordRange], index: int) -> tuple[str, int]:
+    """Return the file, and the number in it, of record ``index`` of a split.
+
+    >>> locate_record([RecordRange("a", 10, 3), RecordRange("b", 0, 2)], 4)
+    ('b', 1)
+    """
+    for file, start, size in ranges:
+        if index < size:
+            return file, start + index
+        index -= size
+    raise IndexError(f"the files have no record {index} beyond their last")
 
 
 class TfdsSentencePairs(Sequence[SentencePair]):
     """The sentence pairs of one split, decoded when they are asked for.
 
-    ``examples`` yields one dictionary per index, from language code to text (bytes or str).
+    ``examples`` yields one dictionary per index, from language code to text (bytes or str);
+    ``ranges`` says where the records lie, if in files.
     """
 
     def __init__(
@@ -34,8 +55,10 @@ class TfdsSentencePairs(Sequence[SentencePair]):
         name: str,
         source_language: str,
         target_language: str,
+        ranges: Sequence[RecordRange] = (),
     ) -> None:
         self._examples = examples
+        self._ranges = tuple(ranges)
         self._name = name
         self._source_language = source_language
         self._target_language = target_language
@@ -69,8 +92,12 @@ class TfdsSentencePairs(Sequence[SentencePair]):
                 _decode(example[self._source_language]), _decode(example[self._target_language])
             )
         except Exception as error:  # what a damaged record raises depends on where it breaks
+            where = ""
+            if self._ranges:
+                file, record = locate_record(self._ranges, index)
+                where = f", which is record {record} of {file}"
             raise InputError(
-                f"{self._name} must have whole records, got a damaged one at index {index} "
+                f"{self._name} must have whole records, got a damaged one at index {index}{where} "
                 f"({one_line(error)}). Remove the dataset's directory and prepare it again."
             ) from None
 
@@ -114,8 +141,10 @@ def load_tfds_pairs(
             )
     examples = _open_split(builder, split)
     _check_files(builder, split, len(examples))
+    instructions = builder.info.splits[split].file_instructions
     return TfdsSentencePairs(
         examples,
+        ranges=[RecordRange(part.filename, part.skip, part.take) for part in instructions],
         name=f"{name} {split}",
         source_language=source_language,
         target_language=target_language,

@@ -1,17 +1,18 @@
 """From a window of sentence pairs to packed rows or to bucketed batches.
 
-Both are pure functions of the pairs and the random generator, so that a window can be made again
-from its number when training resumes.
+Both are pure functions of the corpus, the indices of the pairs and the random generator, so that a
+window can be made again from its number when training resumes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from flax_transformer.data.batch import Batch
 from flax_transformer.data.bucketing import Bucket, cut_into_batches
+from flax_transformer.data.corpus import read_pairs
 from flax_transformer.data.packing import pack_best_fit
 from flax_transformer.data.rows import (
     TokenizedPair,
@@ -24,24 +25,48 @@ from flax_transformer.data.rows import (
 )
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TranslationTokenizer
+from flax_transformer.errors import InputError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairPreparation:
-    """Tokenise the pairs of a window, and leave out those that are empty or too long."""
+    """Read and tokenise the pairs of a window; leave out those that are empty or too long."""
 
+    pairs: Sequence[SentencePair] = field(repr=False)
     tokenizer: TranslationTokenizer
     max_length: int
     long_pairs: Literal["drop", "cut"]
 
-    def __call__(
-        self, pairs: Sequence[SentencePair], rng: np.random.Generator
-    ) -> list[TokenizedPair]:
-        """Return the usable pairs of a window, in its order; ``rng`` draws their segmentations."""
-        filled = [pair for pair in pairs if not is_empty(pair)]
-        regularized = self.tokenizer.source.subword_regularization > 0
-        tokenized = tokenize_pairs(filled, self.tokenizer, rng if regularized else None)
+    def __call__(self, pair_ids: Sequence[int], rng: np.random.Generator) -> list[TokenizedPair]:
+        """Return the usable pairs of a window, in its order; ``rng`` draws their segmentations.
+
+        Raises:
+            InputError: a pair cannot be read or tokenised; the message names its index.
+        """
+        read = read_pairs(self.pairs, pair_ids)
+        filled = [number for number, pair in enumerate(read) if not is_empty(pair)]
+        tokenized = self._tokenize(
+            [read[number] for number in filled], [pair_ids[number] for number in filled], rng
+        )
         return limit_length(tokenized, self.max_length, self.long_pairs)
+
+    def _tokenize(
+        self, pairs: Sequence[SentencePair], pair_ids: Sequence[int], rng: np.random.Generator
+    ) -> list[TokenizedPair]:
+        regularized = self.tokenizer.source.subword_regularization > 0
+        try:
+            return tokenize_pairs(
+                pairs, self.tokenizer, rng if regularized else None, pair_ids=pair_ids
+            )
+        except Exception as error:  # whatever the tokenizer raises
+            if len(pairs) == 1:
+                raise InputError(
+                    "pairs must be text that the tokenizer can segment, got "
+                    f"{type(error).__name__} at index {pair_ids[0]}: {one_line(error)}"
+                ) from error
+            for pair, pair_id in zip(pairs, pair_ids, strict=True):
+                self._tokenize([pair], [pair_id], rng)  # raises at the pair that is to blame
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +75,9 @@ class PackedWindow:
 
     prepare: PairPreparation
 
-    def __call__(self, pairs: Sequence[SentencePair], rng: np.random.Generator) -> list[Batch]:
+    def __call__(self, pair_ids: Sequence[int], rng: np.random.Generator) -> list[Batch]:
         """Return the rows, in random order, each as a batch without its first axis."""
-        usable = self.prepare(pairs, rng)
+        usable = self.prepare(pair_ids, rng)
         row_indices = pack_best_fit(
             np.array([len(pair.source) for pair in usable], dtype=np.int64),
             np.array([len(pair.labels) for pair in usable], dtype=np.int64),
@@ -71,16 +96,16 @@ class PackedWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class BucketedWindow:
-    """Sort a window of pairs by length, cut it into batches and keep one process's rows."""
+    """Sort a window of pairs by length, cut it into batches and keep one part of their rows."""
 
     prepare: PairPreparation
     buckets: Sequence[Bucket]
-    process_index: int
-    process_count: int
+    part_index: int
+    part_count: int
 
-    def __call__(self, pairs: Sequence[SentencePair], rng: np.random.Generator) -> list[Batch]:
-        """Return this process's part of each batch, the batches in random order."""
-        usable = self.prepare(pairs, rng)
+    def __call__(self, pair_ids: Sequence[int], rng: np.random.Generator) -> list[Batch]:
+        """Return the part ``part_index`` of ``part_count`` of each batch, in random order."""
+        usable = self.prepare(pair_ids, rng)
         lengths = np.array([longer_side(pair) for pair in usable], dtype=np.int64)
         plan = cut_into_batches(lengths, self.buckets)
         batches = []
@@ -88,23 +113,23 @@ class BucketedWindow:
             members, bucket = plan[index]
             rows = fill_rows(
                 [usable[member] for member in members],
-                # At random, so that no process gets all the long pairs or all the empty rows.
+                # At random, so that no part gets all the long pairs or all the empty rows.
                 rng.permutation(bucket.num_rows)[: len(members)],
                 num_rows=bucket.num_rows,
                 row_length=bucket.row_length,
                 special=special_tokens(self.prepare.tokenizer),
             )
-            size = bucket.num_rows // self.process_count
-            mine = slice(self.process_index * size, (self.process_index + 1) * size)
+            size = bucket.num_rows // self.part_count
+            mine = slice(self.part_index * size, (self.part_index + 1) * size)
             batches.append(Batch(*(array[mine] for array in rows)))
         return batches
 
 
-def stack_rows(rows: Sequence[Batch]) -> Batch:
-    """Stack rows into a batch, whose arrays are new.
+def stack_rows(rows: Sequence[Batch], kept: slice = slice(None)) -> Batch:
+    """Stack those rows that are ``kept`` into a batch, whose arrays are new.
 
     >>> row = np.array([7, 8, 2])
-    >>> stack_rows([Batch(*[row] * 7), Batch(*[row] * 7)]).source.tolist()
+    >>> stack_rows([Batch(*[row] * 8), Batch(*[row] * 8)]).source.tolist()
     [[7, 8, 2], [7, 8, 2]]
     """
-    return Batch(*(np.stack(arrays) for arrays in zip(*rows, strict=True)))
+    return Batch(*(np.stack(arrays) for arrays in zip(*rows[kept], strict=True)))

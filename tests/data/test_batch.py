@@ -16,6 +16,7 @@ def make_batch(source_segment_ids, target_segment_ids):
         labels=target,
         target_segment_ids=target,
         target_positions=target,
+        pair_ids=target,
     )
 
 

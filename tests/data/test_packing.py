@@ -19,7 +19,9 @@ def make_pairs(sizes):
     """Pairs without a token in common, so that each can be recognised in a row."""
     return [
         TokenizedPair(
-            [100 * n + i + 100 for i in range(source)], [100 * n + i + 150 for i in range(target)]
+            [100 * n + i + 100 for i in range(source)],
+            [100 * n + i + 150 for i in range(target)],
+            pair_id=7 * n,
         )
         for n, (source, target) in enumerate(sizes)
     ]
@@ -73,7 +75,8 @@ def test_filled_rows_give_every_pair_back(sizes):
             inside = batch.source_segment_ids[row] == segment
             inside_target = batch.target_segment_ids[row] == segment
             source, labels = batch.source[row][inside], batch.labels[row][inside_target]
-            found.append(TokenizedPair(source.tolist(), labels.tolist()))
+            (pair_id,) = set(batch.pair_ids[row][inside_target].tolist())
+            found.append(TokenizedPair(source.tolist(), labels.tolist(), pair_id))
             # What the decoder reads is what it shall predict, one step later.
             assert batch.target[row][inside_target].tolist() == [1, *labels[:-1]]
             assert batch.source_positions[row][inside].tolist() == list(range(len(source)))
@@ -94,13 +97,14 @@ def test_padding_is_marked_everywhere(sizes):
     assert np.all((batch.source == 0) == source_padding)
     assert np.all((batch.target == 90) == target_padding)
     assert np.all((batch.labels == 90) == target_padding)
+    assert np.all((batch.pair_ids == -1) == target_padding)
     assert not batch.source_positions[source_padding].any()
     assert not batch.target_positions[target_padding].any()
     assert all(array.dtype == np.int32 for array in batch)
 
 
 def test_cutting_keeps_the_end_token_and_dropping_keeps_the_order():
-    pairs = [TokenizedPair([5, 6, 7, 2], [8, 2]), TokenizedPair([5, 2], [8, 9, 2])]
+    pairs = [TokenizedPair([5, 6, 7, 2], [8, 2], 0), TokenizedPair([5, 2], [8, 9, 2], 1)]
     assert limit_length(pairs, 3, "drop") == [pairs[1]]
-    assert limit_length(pairs, 3, "cut") == [TokenizedPair([5, 6, 2], [8, 2]), pairs[1]]
+    assert limit_length(pairs, 3, "cut") == [TokenizedPair([5, 6, 2], [8, 2], 0), pairs[1]]
     assert limit_length(pairs, 4, "cut") == pairs

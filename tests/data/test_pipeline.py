@@ -1,4 +1,4 @@
-"""The stream of batches: every pair once an epoch, resumable anywhere, shared by processes."""
+"""The stream of batches: every pair once an epoch, resumable anywhere, in shapes that fit."""
 
 import json
 import logging
@@ -9,44 +9,23 @@ import grain
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tiny_corpus import (
+    NUM_PAIRS,
+    PAIRS,
+    RANDOM_TOKENIZER,
+    TOKENIZER,
+    assert_same,
+    make_batches,
+    make_config,
+    make_pairs,
+)
 
 from flax_transformer.data.batch import padding_fraction
-from flax_transformer.data.pipeline import PipelineConfig, make_training_batches, summarize_corpus
+from flax_transformer.data.pipeline import PipelineConfig, summarize_corpus
 from flax_transformer.data.sentence_pair import SentencePair
-from flax_transformer.data.sentencepiece_model import Tokenizer
-from flax_transformer.data.tokenizer import TokenizerConfig, TranslationTokenizer, train_tokenizer
 from flax_transformer.errors import InputError
 
-NUM_PAIRS = 61
 BATCHINGS = ("packed", "bucketed")
-
-
-def make_pairs(count):
-    """Pairs that are told apart by their number, of lengths that vary much."""
-    rng = np.random.default_rng(0)
-    return [
-        SentencePair(
-            f"pair {n}" + " of few words" * int(rng.integers(3)),
-            f"par {n}" + " de poucas palavras" * int(rng.integers(3)),
-        )
-        for n in range(count)
-    ]
-
-
-PAIRS = make_pairs(NUM_PAIRS)
-TOKENIZER = train_tokenizer(TokenizerConfig(vocab_size=300), PAIRS, seed=0)
-RANDOM_TOKENIZER = TranslationTokenizer(*[Tokenizer(TOKENIZER.source.model, 0.2)] * 2)
-
-
-def make_config(batching, **changes):
-    # The window is no divisor of the corpus: windows lie across the ends of the epochs.
-    defaults = {"batch_tokens": 160, "max_length": 40, "window_size": 17}
-    return PipelineConfig(batching=batching, **{**defaults, **changes})
-
-
-def make_batches(batching, *, pairs=PAIRS, tokenizer=TOKENIZER, seed=0, config=None, **arguments):
-    config = config or make_config(batching)
-    return make_training_batches(pairs, tokenizer, config, seed=seed, **arguments)
 
 
 def read_pairs(batch, tokenizer=TOKENIZER):
@@ -69,13 +48,6 @@ def read_until(batches, count):
     while len(pairs) < count:
         pairs += read_pairs(next(batches))
     return pairs
-
-
-def assert_same(one, other):
-    assert len(one) == len(other)
-    for ours, theirs in zip(one, other, strict=True):
-        for array, expected in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(array, expected)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -116,14 +88,18 @@ def test_resuming_from_any_state_goes_on_exactly(batching, tokenizer):
         ("batch shapes", {"config": make_config("packed", batch_tokens=200)}),
         ("long_pairs", {"config": make_config("packed", long_pairs="cut")}),
         ("window_size", {"config": make_config("packed", window_size=19)}),
-        ("process_count", {"process_count": 2}),
+        ("num_streams", {"config": make_config("packed", num_streams=2)}),
     ],
 )
 def test_a_position_in_another_stream_is_refused(name, changes):
     state = make_batches("packed").get_state()
     other = make_batches(**{"batching": "packed", **changes})
-    with pytest.raises(InputError, match=rf"^{name}.* must be the same as when the position"):
+    with pytest.raises(InputError, match=rf"^{name}.* must be the same as when the") as caught:
         other.set_state(state)
+    message = str(caught.value)
+    named = next(key for key in state["stream"] if key.startswith(name))
+    assert f"({state['stream'][named]}), got {other.get_state()['stream'][named]}." in message
+    assert message.endswith("start a new run, or begin the data anew with --restart-data.")
 
 
 def test_threads_and_shards_may_change_when_the_shapes_stay():
@@ -149,45 +125,6 @@ def test_position_is_saved_and_restored_by_orbax(tmp_path):
         with pytest.raises(InputError, match="tokenizer must be the same"):
             manager.restore(5, args=ocp.args.Composite(data=restore))
     assert_same(list(islice(resumed, 9)), expected)
-
-
-@pytest.mark.parametrize("batching", BATCHINGS)
-def test_processes_share_an_epoch_and_their_shapes(batching):
-    config = make_config(batching, window_size=1000)
-    both = [
-        make_batches(batching, config=config, process_index=index, process_count=2)
-        for index in range(2)
-    ]
-    alone = make_batches(batching, config=config, row_multiple=2)
-    seen = []
-    for _ in range(24):
-        first, second, whole = (next(batches) for batches in (*both, alone))
-        assert first.source.shape == second.source.shape
-        if batching == "bucketed":
-            joined = [np.concatenate(arrays) for arrays in zip(first, second, strict=True)]
-            assert_same([joined], [whole])
-        assert 2 * first.source.shape[0] * first.source.shape[1] <= config.batch_tokens
-        seen.append(read_pairs(first) + read_pairs(second))
-    counts = Counter(pair for pairs in seen for pair in pairs)
-    assert set(counts) == set(PAIRS)
-    assert max(counts.values()) - min(counts.values()) <= 2
-
-
-def test_two_packed_processes_see_one_epoch_together():
-    pairs = PAIRS[:60]
-    parts = []
-    for index in range(2):
-        # One row a process: the rows of the first window are exactly its half of the epoch.
-        batches = make_batches(
-            "packed",
-            pairs=pairs,
-            config=make_config("packed", batch_tokens=80, window_size=1000),
-            process_index=index,
-            process_count=2,
-        )
-        parts.append(read_until(batches, 30))
-        assert len(parts[-1]) == 30
-    assert Counter(parts[0] + parts[1]) == Counter(pairs)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -277,22 +214,7 @@ def test_nothing_to_train_on_is_refused_with_counts(batching, pairs):
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_more_shards_than_rows_are_refused(batching):
     with pytest.raises(InputError, match="batch_tokens must be at least 240"):
-        make_batches(batching, row_multiple=3, process_count=2)
-
-
-def test_an_error_of_the_source_is_not_swallowed():
-    class Failing(list):
-        def __getitem__(self, index):
-            if self.armed and index == 5:
-                raise OSError("record 5 is damaged")
-            return super().__getitem__(index)
-
-    pairs = Failing(PAIRS)
-    pairs.armed = False
-    batches = make_batches("packed", pairs=pairs)
-    pairs.armed = True
-    with pytest.raises(OSError, match="record 5 is damaged"):
-        list(islice(batches, 100))
+        make_batches(batching, row_multiple=6)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +229,8 @@ def test_an_error_of_the_source_is_not_swallowed():
         {"bucket_growth": 1.0},
         {"bucket_growth": float("nan")},
         {"num_threads": 0},
+        {"num_streams": 0},
+        {"num_streams": 2, "batching": "bucketed"},
     ],
 )
 def test_configs_that_cannot_work_are_refused(bad):

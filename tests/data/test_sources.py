@@ -1,53 +1,13 @@
+"""Sentence pairs from text files, and the config that says where pairs come from."""
+
 import gzip
-import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tensorflow_datasets as tfds
 
-from flax_transformer.data.sentence_pair import SentencePair, clean_text
+from flax_transformer.data.sentence_pair import clean_text
 from flax_transformer.data.sources import DataConfig, describe_direction, load_sentence_pairs
-from flax_transformer.data.tfds_source import TfdsSentencePairs
 from flax_transformer.errors import InputError
-
-
-class TinyPairs(tfds.core.GeneratorBasedBuilder):
-    """Numbered sentences in German and English."""
-
-    VERSION = tfds.core.Version("1.2.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.Translation(languages=("de", "en"))
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
-        sizes = {"train": 4007, "validation": 7}
-        return {split: self._generate_examples(size) for split, size in sizes.items()}
-
-    def _generate_examples(self, size: int) -> Iterator:
-        for number in range(size):
-            yield number, {"de": f" Straße {number}\t", "en": f"Street {number}"}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    builder = TinyPairs(data_dir=tmp_path_factory.mktemp("tfds"))
-    builder.download_and_prepare(file_format="array_record")
-    return Path(builder.data_dir)
-
-
-@pytest.fixture
-def damageable(prepared: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "tiny_pairs/1.2.0"
-    copy.mkdir(parents=True)
-    for path in prepared.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    return copy
-
-
-def tiny(directory: Path, source: str = "de", target: str = "en") -> DataConfig:
-    return DataConfig(dataset=str(directory), source_language=source, target_language=target)
 
 
 def text_config(root: Path, **changes: object) -> DataConfig:
@@ -59,147 +19,6 @@ def write(root: Path, name: str, content: bytes) -> None:
     path = root / "set" / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-
-
-# TFDS
-
-
-def test_a_prepared_directory_is_read_in_both_directions(prepared: Path) -> None:
-    forwards = load_sentence_pairs(tiny(prepared), "train")
-    backwards = load_sentence_pairs(tiny(prepared, "en", "de"), "train")
-    assert len(forwards) == 4007
-    assert [SentencePair(*reversed(pair)) for pair in forwards[:5]] == backwards[:5]
-    number = forwards[11].target.removeprefix("Street ")
-    assert forwards[11] == (f"Straße {number}", f"Street {number}")
-
-
-def test_a_dataset_is_read_by_name(prepared: Path) -> None:
-    config = DataConfig(
-        dataset="tiny_pairs",
-        data_dir=str(prepared.parent.parent),
-        source_language="de",
-        target_language="en",
-    )
-    assert list(load_sentence_pairs(config, "validation")) == list(
-        load_sentence_pairs(tiny(prepared), "validation")
-    )
-
-
-def test_sub_splits_are_a_partition(prepared: Path) -> None:
-    parts = [load_sentence_pairs(tiny(prepared), f"train[{part}]") for part in (":90%", "90%:")]
-    assert [len(part) for part in parts] == [3606, 401]
-    whole = load_sentence_pairs(tiny(prepared), "train")
-    assert [*parts[0], *parts[1]] == list(whole)
-    both = load_sentence_pairs(tiny(prepared), "train+validation")
-    assert len(both) == 4007 + 7
-
-
-def test_the_pairs_are_a_sequence_that_pickles(prepared: Path) -> None:
-    pairs = load_sentence_pairs(tiny(prepared), "validation")
-    copy = pickle.loads(pickle.dumps(pairs))
-    assert list(copy) == list(pairs) == pairs[:]
-    assert pairs[-1] == pairs[6]
-    assert pairs[1:6:2] == [pairs[1], pairs[3], pairs[5]]
-    for index in (7, -8):
-        with pytest.raises(IndexError):
-            pairs[index]
-
-
-def test_bytes_and_str_give_the_same_pair() -> None:
-    kinds = ["ä\tb", "ä\tb".encode()]
-    options = {"name": "x train", "source_language": "de", "target_language": "en"}
-    pairs = [TfdsSentencePairs([{"de": text, "en": text}], **options)[0] for text in kinds]
-    assert pairs[0] == pairs[1] == ("ä b", "ä b")
-
-
-@pytest.mark.parametrize(
-    "record", [None, {"de": "x"}, {"de": "x", "en": 3}, {"de": b"\xff", "en": b""}]
-)
-def test_a_damaged_record_is_named_by_split_and_index(record: object) -> None:
-    good = {"de": "x", "en": "y"}
-    pairs = TfdsSentencePairs(
-        [good, record], name="set train", source_language="de", target_language="en"
-    )
-    assert pairs[0] == ("x", "y")
-    with pytest.raises(InputError, match=r"set train .* at index 1 "):
-        pairs[1]
-
-
-@pytest.mark.parametrize("length", [0, 1000, 65_536, 65_537, 100_000])
-def test_a_cut_file_is_refused(damageable: Path, length: int) -> None:
-    file = next(damageable.glob("*train.array_record*"))
-    content = file.read_bytes()
-    assert len(content) > 100_000
-    file.write_bytes(content[:length])
-    with pytest.raises(InputError, match=r"train.*(must hold 4007 records|must be|damaged)"):
-        list(load_sentence_pairs(tiny(damageable), "train"))
-
-
-def test_a_missing_file_is_refused(damageable: Path) -> None:
-    next(damageable.glob("*train.array_record*")).unlink()
-    with pytest.raises(InputError, match=r"train.*(readable|whole)"):
-        load_sentence_pairs(tiny(damageable), "train")
-
-
-def test_a_wrong_count_in_dataset_info_is_found(damageable: Path) -> None:
-    info = damageable / "dataset_info.json"
-    info.write_text(info.read_text().replace('"4007"', '"4013"'))
-    with pytest.raises(InputError, match=r"must hold 4013 records .* got 4007"):
-        load_sentence_pairs(tiny(damageable), "train")
-
-
-def test_a_damaged_description_is_refused(damageable: Path) -> None:
-    (damageable / "dataset_info.json").write_text("{")
-    with pytest.raises(InputError, match=r"must be a prepared dataset, .* cannot read"):
-        load_sentence_pairs(tiny(damageable), "train")
-
-
-@pytest.mark.parametrize(
-    ("file_format", "remedy"),
-    [("tfrecord", "--data-dir NEW_DIR --convert-from {}, and"), ("parquet", "NEW_DIR, and")],
-)
-def test_another_format_is_refused_with_the_command_that_helps(
-    damageable: Path, file_format: str, remedy: str
-) -> None:
-    info = damageable / "dataset_info.json"
-    info.write_text(info.read_text().replace('"array_record"', f'"{file_format}"'))
-    with pytest.raises(InputError, match=remedy.format(damageable)):
-        load_sentence_pairs(tiny(damageable), "train[:10]")
-
-
-@pytest.mark.parametrize("split", ["dev", "train[:10%", "train[5000:]", "train[:0]"])
-def test_an_impossible_split_is_refused(prepared: Path, split: str) -> None:
-    with pytest.raises(InputError, match="split must"):
-        load_sentence_pairs(tiny(prepared), split)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        (
-            "wmt14_translat/de-en",
-            r"got 'wmt14_translat/de-en'. The nearest name is 'wmt14_translate'",
-        ),
-        ("wmt14_translate/xx-en", r"got 'wmt14_translate/xx-en': .*xx-en"),
-        (
-            "wmt14_translate/de-en",
-            r"Run: flax-transformer prepare wmt14_translate/de-en --data-dir",
-        ),
-        ("mnist", r"must have pairs of sentences .* got 'mnist' with FeaturesDict"),
-        ("./nowhere", r"must be a TFDS name or a directory that holds dataset_info.json"),
-    ],
-)
-def test_a_dataset_that_is_not_there_is_refused_with_the_remedy(
-    tmp_path: Path, dataset: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        load_sentence_pairs(DataConfig(dataset=dataset, data_dir=str(tmp_path)), "train")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_language_that_the_dataset_has_not_is_refused(prepared: Path) -> None:
-    with pytest.raises(InputError, match=r"two of de, en \(tiny_pairs\), got 'fr'"):
-        load_sentence_pairs(tiny(prepared, "fr"), "train")
 
 
 # Text
@@ -244,10 +63,11 @@ def test_unequal_files_are_refused_with_both_counts(tmp_path: Path) -> None:
         load_sentence_pairs(text_config(tmp_path), "train")
 
 
-def test_invalid_utf8_is_refused_with_file_and_line(tmp_path: Path) -> None:
+def test_invalid_utf8_is_refused_with_file_line_and_count(tmp_path: Path) -> None:
     write(tmp_path, "train.en", b"a\nb\n")
-    write(tmp_path, "train.de", b"a\nStra\xdfe\n")
-    with pytest.raises(InputError, match=r"train.de must be UTF-8, got byte 0xdf in line 2"):
+    write(tmp_path, "train.de", b"a\nStra\xdfe\nb\n\xfe\n")
+    message = r"train.de must be UTF-8, got byte 0xdf in line 2.* 2 of 4 lines are not UTF-8"
+    with pytest.raises(InputError, match=message):
         load_sentence_pairs(text_config(tmp_path), "train")
 
 
