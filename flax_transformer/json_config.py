@@ -70,7 +70,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         (hint,) = (argument for argument in arguments if argument is not type(None))
         return _convert(hint, value, name)
     if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, name) for item in value)
+        hints = (arguments[0],) * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(hints) == len(value):
+            return tuple(_convert(*item, name) for item in zip(hints, value, strict=True))
     if origin is typing.Literal and value in arguments:
         return value
     if hint is float and type(value) is int:

@@ -60,7 +60,7 @@ def save_model(directory: Path, pretrained: Pretrained) -> None:
     directory = directory.absolute()
     _check_replaceable(directory)
     new = directory.with_name(f".{directory.name}.new")
-    old = directory.with_name(f".{directory.name}.old")
+    old = _name_of_old(directory)
     try:
         shutil.rmtree(new, ignore_errors=True)  # what a process that was killed left there
         new.mkdir(parents=True)
@@ -132,12 +132,21 @@ def _exchange(directory: Path, new: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _name_of_old(directory: Path) -> Path:
+    """Return what a model directory is called while another one takes its place."""
+    absolute = directory.absolute()
+    return absolute.parent / f".{absolute.name}.old"
+
+
 def _find_model(directory: Path) -> Path:
     """Find the model directory: the one given, or that of the run given."""
     if (directory / WEIGHTS_FILE).is_file():
         return directory
-    if (directory / MODEL_DIRECTORY).is_dir():
-        return directory / MODEL_DIRECTORY
+    for path in (directory / MODEL_DIRECTORY, directory):
+        # Where a process was killed between the two renamings of an export, the old one stands.
+        for candidate in (path, _name_of_old(path)):
+            if candidate.is_dir() and candidate != directory:
+                return candidate
     if (directory / CHECKPOINT_DIRECTORY).is_dir():
         raise InputError(
             f"{directory} has no model yet. Wait for the run's first evaluation, or make one with "

@@ -23,17 +23,23 @@ def find_damage(directory: Path) -> str | None:
         None if every file in the manifest is there unchanged, else a phrase that names the first
         one that is not. Files that are not in the manifest are ignored.
     """
-    manifest = directory / MANIFEST_NAME
-    if not manifest.exists():
+    try:
+        text = (directory / MANIFEST_NAME).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return f"{MANIFEST_NAME} is missing"
-    lines = manifest.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines:
+    except OSError as error:
+        return f"{MANIFEST_NAME} cannot be read: {error}"
+    if not text:
         return f"{MANIFEST_NAME} is empty"
-    for line in lines:
+    for line in text.splitlines():
         expected, _, name = line.partition("  ")
         if not (directory / name).is_file():
             return f"{name or MANIFEST_NAME} is missing or not readable"
-        if _sha256(directory / name) != expected:
+        try:
+            is_same = _sha256(directory / name) == expected
+        except OSError as error:
+            return f"{name} cannot be read: {error}"
+        if not is_same:
             return f"{name} has changed since it was written"
     return None
 

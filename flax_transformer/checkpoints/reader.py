@@ -1,7 +1,8 @@
 """Read the checkpoints of a run: one directory per step, each complete in itself.
 
-``<directory>/<step>/`` holds three items: ``state`` (arrays), ``batches`` (the position in the
-data) and ``scores`` (scores on the dev set), and ``manifest.sha256`` over their files.
+``<directory>/<step>/`` holds the items ``state`` (arrays), ``batches`` (the position in the data),
+``scores`` (scores on the dev set), ``files`` (small files of the run) and ``about`` (the format),
+and ``manifest.sha256`` over their files. It restores wherever it has been moved to.
 Reading needs no lock and changes nothing: it is safe while a training process writes.
 """
 
@@ -11,21 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import grain
-import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
 from flax_transformer.array_types import Parameters
+from flax_transformer.checkpoints.attachments import Attachments
+from flax_transformer.checkpoints.contents import (
+    ATTACHMENTS_ITEM,
+    BATCHES_ITEM,
+    METRICS_ITEM,
+    STATE_ITEM,
+    check_format,
+    read_json_item,
+)
+from flax_transformer.checkpoints.data_position import restore_position
+from flax_transformer.checkpoints.manifest import find_damage
 from flax_transformer.errors import InputError
-from flax_transformer.training.attachments import Attachments
-from flax_transformer.training.manifest import find_damage
 from flax_transformer.tree_paths import describe_differences, flatten_tree, shorten
-
-STATE_ITEM = "state"
-BATCHES_ITEM = "batches"
-METRICS_ITEM = "scores"
-ATTACHMENTS_ITEM = "files"
 
 
 class DamagedCheckpointError(InputError):
@@ -47,24 +51,22 @@ def list_steps(directory: Path) -> list[int]:
 
 def read_metrics(step_directory: Path) -> dict[str, float]:
     """Read the metrics stored with a checkpoint; empty if they are missing or damaged."""
-    try:
-        text = (step_directory / METRICS_ITEM / "metadata").read_text(encoding="utf-8")
-        stored = json.loads(text)
-        return {name: math.nan if value is None else value for name, value in stored.items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    stored = read_json_item(step_directory, METRICS_ITEM)
+    return {name: math.nan if value is None else value for name, value in stored.items()}
 
 
 def read_attachments(step_directory: Path) -> Attachments:
     """Read the files that a checkpoint carries; none if they are missing or damaged."""
-    try:
-        text = (step_directory / ATTACHMENTS_ITEM / "metadata").read_text(encoding="utf-8")
-        return dict(json.loads(text))
-    except (OSError, ValueError, TypeError):
-        return {}
+    return read_json_item(step_directory, ATTACHMENTS_ITEM)
 
 
-def restore_state(step_directory: Path, *, like: Any, batches: grain.DatasetIterator) -> Any:
+def restore_state(
+    step_directory: Path,
+    *,
+    like: Any,
+    batches: grain.DatasetIterator | None,
+    verify: bool = True,
+) -> Any:
     """Restore the training state, and set `batches` to the position stored with it.
 
     Args:
@@ -72,14 +74,18 @@ def restore_state(step_directory: Path, *, like: Any, batches: grain.DatasetIter
         like: a tree of the same structure as the saved state, of arrays or of
             ``jax.ShapeDtypeStruct``; each array is placed by the sharding given there, whatever
             devices it was saved from.
-        batches: an iterator made from the same data and config as the one saved.
+        batches: an iterator made from the same data and config as the one saved, in any number of
+            processes; None leaves the position in the data alone.
+        verify: compare the files with the manifest first; False if that has just been done.
 
     Raises:
         DamagedCheckpointError: a file is missing, cut or altered.
-        InputError: the step does not exist, or its content does not fit `like` or `batches`.
+        InputError: the step does not exist, another version wrote it, or its content does not fit
+            `like` or `batches`.
     """
-    state = _restore_tree(step_directory, like)
-    _restore_position(step_directory / BATCHES_ITEM, batches)
+    state = _restore_tree(step_directory, like, verify=verify)
+    if batches is not None:
+        _restore_position(step_directory, batches)
     return state
 
 
@@ -89,7 +95,7 @@ def restore_parameters(step_directory: Path, *, like: Parameters) -> Parameters:
     Leaves of `like` without a sharding come back as NumPy arrays; otherwise, and for the errors
     raised, see :func:`restore_state`.
     """
-    return _restore_tree(step_directory, {"params": like})["params"]
+    return _restore_tree(step_directory, {"params": like}, verify=True)["params"]
 
 
 def describe_error(error: Exception) -> str:
@@ -102,11 +108,12 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {message.splitlines()[0][:200]}"
 
 
-def _restore_tree(step_directory: Path, like: Any) -> Any:
+def _restore_tree(step_directory: Path, like: Any, *, verify: bool) -> Any:
     """Restore those leaves of the saved state that `like` names at its top level."""
     abstract = jax.tree.map(_abstract, like)
     expected = flatten_tree(abstract)
     roots = {path.split("/")[0] for path in expected}
+    _check_files(step_directory, verify=verify)
     saved = _saved_leaves(step_directory)
     saved = {path: leaf for path, leaf in saved.items() if path.split("/")[0] in roots}
     if differences := describe_differences(expected, saved):
@@ -123,37 +130,34 @@ def _restore_tree(step_directory: Path, like: Any) -> Any:
         raise DamagedCheckpointError(step_directory, describe_error(error)) from error
 
 
-def _saved_leaves(step_directory: Path) -> dict[str, Any]:
-    """Shapes and dtypes of the saved state, after a check of the files."""
+def _check_files(step_directory: Path, *, verify: bool) -> None:
     if not step_directory.is_dir():
         steps = ", ".join(map(str, list_steps(step_directory.parent))) or "none"
         raise InputError(f"checkpoint {step_directory} does not exist; steps there: {steps}.")
+    if verify and (damage := find_damage(step_directory)):
+        raise DamagedCheckpointError(step_directory, damage)
+    check_format(step_directory)
+
+
+def _saved_leaves(step_directory: Path) -> dict[str, Any]:
+    """Shapes and dtypes of the saved state."""
     try:
-        damage = find_damage(step_directory)
         metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(step_directory / STATE_ITEM))
-        leaves = flatten_tree(metadata.tree)
+        return flatten_tree(metadata.tree)
     except Exception as error:  # as above
         raise DamagedCheckpointError(step_directory, describe_error(error)) from error
-    if damage is not None:
-        raise DamagedCheckpointError(step_directory, damage)
-    return leaves
 
 
-def _restore_position(directory: Path, batches: grain.DatasetIterator) -> None:
-    """Set the iterator of this process to the stored position."""
-    stored = len(list(directory.glob("process_*-of-*.json")))
-    if stored not in (0, jax.process_count()):
-        raise InputError(
-            f"checkpoint {directory.parent} was written by {stored} processes and must be resumed "
-            f"by as many, got {jax.process_count()}."
-        )
+def _restore_position(step_directory: Path, batches: grain.DatasetIterator) -> None:
     try:
-        grain.checkpoint.CheckpointHandler().restore(epath.Path(directory), item=batches)
+        restore_position(step_directory / BATCHES_ITEM, batches)
     except (OSError, json.JSONDecodeError) as error:
-        raise DamagedCheckpointError(directory.parent, describe_error(error)) from error
+        raise DamagedCheckpointError(step_directory, describe_error(error)) from error
+    except InputError as error:
+        raise InputError(f"checkpoint {step_directory}: {error}") from error
     except Exception as error:  # each dataset class checks its state in its own way
         raise InputError(
-            f"checkpoint {directory.parent} holds a position in other data, got "
+            f"checkpoint {step_directory} holds a position in other data, got "
             f"{describe_error(error)}. Use the data config that the run was started with, or "
             "another work directory."
         ) from error

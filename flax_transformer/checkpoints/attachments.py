@@ -37,5 +37,7 @@ def unpack_files(attachments: Attachments, directory: Path) -> list[str]:
     for name in missing:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(attachments[name]))
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_bytes(base64.b64decode(attachments[name]))
+        temporary.replace(path)
     return missing

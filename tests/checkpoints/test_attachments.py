@@ -1,4 +1,4 @@
-from flax_transformer.training.attachments import pack_files, unpack_files
+from flax_transformer.checkpoints.attachments import pack_files, unpack_files
 
 
 def test_what_is_missing_comes_back_and_what_is_there_stays(tmp_path):

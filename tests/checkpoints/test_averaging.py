@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_transformer.checkpoints.averaging import average_parameters
 from flax_transformer.errors import InputError
-from flax_transformer.training.averaging import average_parameters
 
 
 def make_tree(seed: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from flax_transformer.array_types import Parameters
+from flax_transformer.checkpoints.reader import restore_parameters
 from flax_transformer.errors import InputError
-from flax_transformer.training.checkpoint_reader import restore_parameters
 from flax_transformer.tree_paths import describe_differences, flatten_tree, shorten
 
 
