@@ -1,9 +1,8 @@
 """The training loop: steps, evaluations, checkpoints, and the end in good order."""
 
+import contextlib
 import dataclasses
 import enum
-import functools
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -14,18 +13,23 @@ import optax
 from jax.sharding import Mesh
 
 from flax_transformer.array_types import Parameters
-from flax_transformer.data.batch import padding_fraction
-from flax_transformer.errors import DivergenceError
-from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.checkpoints.attachments import Attachments
+from flax_transformer.checkpoints.checkpointer import Checkpointer
+from flax_transformer.errors import InputError
+from flax_transformer.models.make_model import Model
+from flax_transformer.parallel.mesh import place_rows
+from flax_transformer.parallel.parameter_sharding import place_parameters
+from flax_transformer.parallel.processes import AnyProcess, is_first_process, say
+from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.run_layout import CHECKPOINT_DIRECTORY
-from flax_transformer.training.attachments import Attachments
-from flax_transformer.training.checkpoint import Checkpointer
+from flax_transformer.training.divergence import DivergenceWatch, StepOutcome
+from flax_transformer.training.examples_log import ExamplesLog
 from flax_transformer.training.interruption import InterruptionGuard
 from flax_transformer.training.metrics_log import MetricsLog
+from flax_transformer.training.program import make_program
 from flax_transformer.training.progress import BestScore, StepMeter
-from flax_transformer.training.sharding import place_batch, placed_shapes
-from flax_transformer.training.state import TrainState, init_state
-from flax_transformer.training.step import TrainStep, make_train_step
+from flax_transformer.training.state import TrainState
+from flax_transformer.training.step import TrainStep
 from flax_transformer.training.training_config import TrainingConfig
 
 DEV_SCORE = "dev_bleu"
@@ -46,6 +50,21 @@ class Ending(enum.Enum):
     INTERRUPTED = "a signal came"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run begins with; the default is the latest sound checkpoint, or else nothing.
+
+    Attributes:
+        params: parameters to start from where there is no checkpoint; None for random ones.
+        restart_data: with a checkpoint, begin the data anew all the same.
+        strict: with a damaged checkpoint, stop instead of going back to an earlier one.
+    """
+
+    params: Parameters | None = None
+    restart_data: bool = False
+    strict: bool = False
+
+
 class TrainingResult(NamedTuple):
     """The state at the end of a run, and why it ended."""
 
@@ -54,7 +73,7 @@ class TrainingResult(NamedTuple):
 
 
 def train(
-    model: EncoderDecoder,
+    model: Model,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     batches: grain.DatasetIterator,
@@ -64,11 +83,14 @@ def train(
     workdir: Path,
     evaluate: Evaluate,
     export_best: ExportBest,
+    rules: ShardingRules = ShardingRules(),
     attachments: Attachments | None = None,
+    start: Start = Start(),
 ) -> TrainingResult:
     """Train from the latest checkpoint in ``workdir``, or from the start, to ``num_steps``.
 
-    SIGINT and SIGTERM end the run after the current step with a checkpoint.
+    SIGINT and SIGTERM, to any of the processes, end the run after the current step with a
+    checkpoint.
 
     Args:
         model: the model.
@@ -78,28 +100,17 @@ def train(
         config: see TrainingConfig.
         mesh: the devices, with the axes ``data``, ``fsdp`` and ``tensor``.
         workdir: holds the checkpoints and the log.
-        evaluate: measures parameters on the dev set.
-        export_best: stores parameters that scored best so far.
+        evaluate: measures parameters on the dev set; every process calls it.
+        export_best: stores parameters that scored best so far; every process calls it.
+        rules: how arrays lie on the mesh.
         attachments: files that every checkpoint carries, such as config and tokenizer.
+        start: what to begin with.
 
     Raises:
-        DivergenceError: the loss or its gradient is not finite.
+        DivergenceError: too many updates were left out, or the loss has risen.
         InputError: the checkpoints cannot be read or written, or do not fit the model.
     """
-    key = jax.random.key(config.seed)
-    make_state = functools.partial(init_state, model, optimizer)
-    like = placed_shapes(jax.eval_shape(make_state, key), mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    train_step = jax.jit(
-        make_train_step(
-            model,
-            optimizer,
-            label_smoothing=config.label_smoothing,
-            accumulation_steps=config.accumulation_steps,
-        ),
-        donate_argnums=0,
-        out_shardings=(shardings, None),
-    )
+    program = make_program(model, optimizer, config, mesh, rules)
     with Checkpointer(
         workdir / CHECKPOINT_DIRECTORY,
         keep_last=config.keep_last,
@@ -107,26 +118,33 @@ def train(
         best_metric=DEV_SCORE,
         attachments=attachments,
     ) as checkpointer:
-        state = checkpointer.restore_latest(like=like, batches=batches)
+        state = checkpointer.restore_latest(
+            like=program.abstract_state,
+            batches=None if start.restart_data else batches,
+            strict=start.strict,
+        )
         if state is None:
-            # Made where it will lie: no device ever holds it whole.
-            state = jax.jit(make_state, out_shardings=shardings)(key)
+            state = program.init_state(jax.random.key(config.seed))
+            if start.params is not None:
+                state = state.replace(params=place_parameters(start.params, mesh, rules))
         else:
-            print(f"resuming after step {int(state.step):,} of {config.num_steps:,}", flush=True)
+            say(f"resuming after step {int(state.step):,} of {config.num_steps:,}")
         start_step = int(state.step)
+        examples = ExamplesLog(workdir, start_step=start_step, every_step=config.log_examples)
         with MetricsLog(
             workdir,
             num_steps=config.num_steps,
             start_step=start_step,
-            progress=jax.process_index() == 0,
+            progress=is_first_process(),
         ) as log:
             loop = _Loop(
-                train_step=train_step,
+                train_step=program.train_step,
                 schedule=schedule,
                 config=config,
                 mesh=mesh,
                 checkpointer=checkpointer,
                 log=log,
+                examples=examples,
                 best=BestScore.from_metrics(checkpointer.metrics(start_step)),
                 evaluate=evaluate,
                 export_best=export_best,
@@ -144,6 +162,7 @@ class _Loop:
     mesh: Mesh
     checkpointer: Checkpointer
     log: MetricsLog
+    examples: ExamplesLog
     best: BestScore
     evaluate: Evaluate
     export_best: ExportBest
@@ -151,57 +170,93 @@ class _Loop:
     def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
         """Train to the last step, or until something ends the run."""
         config = self.config
-        meter = StepMeter(self._check_finite)
+        watch = DivergenceWatch(config, self._advise)
+
+        def check_step(outcome: StepOutcome) -> None:
+            self.examples.write(outcome)
+            watch.check(outcome)
+
+        meter = StepMeter(check_step)
+        agreement = AnyProcess()
         step = int(state.step)
         with InterruptionGuard() as interruption:
+            # The evaluation of this step failed, or nobody asked for it when the step was saved.
+            if self._is_evaluation_due(step) and DEV_SCORE not in self.checkpointer.metrics(step):
+                self._evaluate_and_save(state, batches)
             while step < config.num_steps and not self._is_exhausted():
                 batch = next(batches)
-                state, metrics = self.train_step(state, place_batch(batch, self.mesh))
+                state, metrics = self.train_step(state, place_rows(batch, self.mesh))
                 step += 1
-                meter.add(step, metrics, padding=padding_fraction(batch))
+                meter.add(step, metrics, batch)
                 self.log.advance(step)
-                # Read once: a signal that comes after this line is for the next step.
-                signal_name = interruption.requested
+                # Asked once: a signal that comes after this line is for the next step.
+                is_interrupted = agreement.tell(interruption.requested is not None)
                 is_last = step == config.num_steps
                 if is_last or step % config.log_every == 0:
-                    learning_rate = float(self.schedule(step - 1))
-                    self.log.write(step, meter.report() | {"learning_rate": learning_rate})
-                if is_last or step % config.eval_every == 0:
+                    self.log.write(step, self._report(step, meter))
+                if self._is_evaluation_due(step):
                     with meter.paused():
                         self._evaluate_and_save(state, batches)
-                elif step % config.checkpoint_every == 0 or signal_name:
+                elif step % config.checkpoint_every == 0 or is_interrupted:
                     with meter.paused():
-                        self._save(state, batches, {})
-                if signal_name:
-                    print(f"{signal_name}: saved step {step:,}", flush=True)
+                        # Where updates are left out there is nothing new, and good checkpoints
+                        # must not give way to what may be spoilt.
+                        if is_interrupted or not meter.is_skipping:
+                            self._save(state, batches, {})
+                else:
+                    self.checkpointer.retry_if_failed(
+                        state, batches, metrics=self.best.as_metrics()
+                    )
+                if is_interrupted:
                     break
             # Within the guard: a signal must not end the process while it is saving.
-            self.checkpointer.wait()
+            self.checkpointer.finish(state, batches, metrics=self.best.as_metrics())
+            # Once more for a signal since then: what follows training shall not begin after it.
+            is_interrupted = agreement.settle(interruption.requested is not None)
+        if is_interrupted:
+            say(f"{interruption.requested or 'a signal to another process'}: saved step {step:,}")
+            return TrainingResult(state, Ending.INTERRUPTED)
         if step >= config.num_steps:
             return TrainingResult(state, Ending.FINISHED)
-        return TrainingResult(state, Ending.EARLY if self._is_exhausted() else Ending.INTERRUPTED)
+        return TrainingResult(state, Ending.EARLY)
+
+    def _is_evaluation_due(self, step: int) -> bool:
+        config = self.config
+        return step == config.num_steps or (step > 0 and step % config.eval_every == 0)
 
     def _is_exhausted(self) -> bool:
         return self.config.patience is not None and self.best.num_since >= self.config.patience
 
-    def _check_finite(self, step: int, loss: float, gradient_norm: float) -> None:
-        # A finite loss with an infinite gradient has already spoilt the parameters.
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            last_good = self.checkpointer.latest_step()
-            raise DivergenceError(
-                f"the loss of step {step} is {loss}, its gradient norm {gradient_norm}, at "
-                f"learning rate {float(self.schedule(step - 1)):.3g}; the last good checkpoint is "
-                f"{'none' if last_good is None else f'step {last_good}'}. Try a lower "
-                "--optimizer.learning-rate or a longer --optimizer.warmup-steps."
-            )
+    def _report(self, step: int, meter: StepMeter) -> dict[str, float]:
+        report = meter.report()
+        num_updates = step - 1 - report.get("num_skipped", 0.0)
+        return report | {"learning_rate": float(self.schedule(num_updates))}
+
+    def _advise(self, last_good: int) -> str:
+        # Should the save in flight fail, what is there already is what can be named.
+        with contextlib.suppress(InputError):
+            self.checkpointer.wait()
+        steps = self.checkpointer.steps()
+        good = [step for step in steps if step <= last_good]
+        later = ", ".join(str(step) for step in steps if step > last_good)
+        return (
+            f"the last checkpoint known to be good is {f'step {good[-1]}' if good else 'none'}"
+            + (f" (to go on from it, delete those after it: {later})" if good and later else "")
+            + ". Try a lower --optimizer.learning-rate or a longer --optimizer.warmup-steps."
+        )
 
     def _evaluate_and_save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        scores = dict(self.evaluate(state.params))
+        best_before = self.best.as_metrics()
+        try:
+            scores = dict(self.evaluate(state.params))
+            # Before the checkpoint, which remembers the score: should the process die in between,
+            # the evaluation is repeated.
+            if self.best.update(scores[DEV_SCORE]):
+                self.export_best(state.params)
+        except Exception:  # what has been trained shall not be lost with an evaluation
+            self.checkpointer.save(state, batches, metrics=best_before)
+            raise
         self.log.write(int(state.step), scores)
-        # Before the checkpoint, which remembers the score: should the process die in between,
-        # the evaluation is repeated.
-        if self.best.update(scores[DEV_SCORE]):
-            self.export_best(state.params)
         self._save(state, batches, scores)
 
     def _save(

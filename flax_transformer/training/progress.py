@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
+from flax_transformer.data.batch import Batch, batch_pair_ids, padding_fraction
+from flax_transformer.training.divergence import StepOutcome
 from flax_transformer.training.step import StepMetrics
 
 BEST_SCORE = "best_score"
@@ -20,38 +22,63 @@ class StepMeter:
     its way, and the device is never idle for it.
 
     Args:
-        check_step: is told every step's number, loss and norm of the gradient, and may raise.
+        check_step: is told what came of every step, and may raise.
+
+    Attributes:
+        is_skipping: whether the update of the last step that was read was left out.
     """
 
-    def __init__(self, check_step: Callable[[int, float, float], None]) -> None:
+    def __init__(self, check_step: Callable[[StepOutcome], None]) -> None:
         self._check_step = check_step
-        self._unread: tuple[int, StepMetrics] | None = None
+        self._unread: tuple[int, StepMetrics, Batch] | None = None
         self._gradient_norm = math.nan
+        self._num_skipped = 0
+        self.is_skipping = False
+        self._loss_scale = 1.0
         self._clear()
 
-    def add(self, step: int, metrics: StepMetrics, *, padding: float) -> None:
+    def add(self, step: int, metrics: StepMetrics, batch: Batch) -> None:
         """Take the metrics of a step just begun, and read those of the step before it."""
         self.flush()
-        self._unread = (step, metrics)
-        self._paddings.append(padding)
+        self._unread = (step, metrics, batch)
+        self._paddings.append(padding_fraction(batch))
 
     def flush(self) -> None:
         """Read what is unread; afterwards all steps are done and checked."""
         if self._unread is None:
             return
-        step, metrics = self._unread
+        step, unread, batch = self._unread
         self._unread = None
-        loss, nll, num_tokens, gradient_norm = map(float, jax.device_get(metrics))
-        self._check_step(step, loss, gradient_norm)
-        self._loss_sum += loss * num_tokens
-        self._nll_sum += nll * num_tokens
-        self._num_tokens += num_tokens
-        self._gradient_norm = gradient_norm
+        metrics = jax.device_get(unread)
+        outcome = StepOutcome(
+            step=step,
+            loss=float(metrics.loss),
+            gradient_norm=float(metrics.gradient_norm),
+            num_skipped_in_a_row=int(metrics.num_skipped_in_a_row),
+            loss_scale=float(metrics.loss_scale),
+            pair_ids=batch_pair_ids(batch),
+        )
+        self.is_skipping = not outcome.is_finite
+        self._check_step(outcome)
+        self._num_skipped = int(metrics.num_skipped)
+        self._loss_scale = outcome.loss_scale
+        if outcome.is_finite:  # the others have trained nothing
+            self._num_updates += 1
+            num_tokens = float(metrics.num_tokens)
+            self._loss_sum += outcome.loss * num_tokens
+            self._nll_sum += float(metrics.nll) * num_tokens
+            self._num_tokens += num_tokens
+            self._gradient_norm = outcome.gradient_norm
 
     def report(self) -> dict[str, float]:
-        """Return means over all target tokens, the padding, and tokens a second; begin anew."""
+        """Return means over all target tokens, the padding, and tokens a second; begin anew.
+
+        The means are over the updates that were made, NaN where there were none. With them go the
+        updates left out since the start of the run, and the scale of the loss, where there are
+        such.
+        """
         self.flush()
-        num_tokens = max(self._num_tokens, 1.0)
+        num_tokens = max(self._num_tokens, 1.0) if self._num_updates else math.nan
         report = {
             "loss": self._loss_sum / num_tokens,
             "nll": self._nll_sum / num_tokens,
@@ -59,6 +86,10 @@ class StepMeter:
             "tokens_per_second": self._num_tokens / (time.perf_counter() - self._start),
             "padding": sum(self._paddings) / max(len(self._paddings), 1),
         }
+        if self._num_skipped:
+            report["num_skipped"] = self._num_skipped
+        if self._loss_scale != 1.0:
+            report["loss_scale"] = self._loss_scale
         self._clear()
         return report
 
@@ -72,6 +103,7 @@ class StepMeter:
 
     def _clear(self) -> None:
         self._loss_sum = self._nll_sum = self._num_tokens = 0.0
+        self._num_updates = 0
         self._paddings: list[float] = []
         self._start = time.perf_counter()
 

@@ -6,11 +6,15 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from flax_transformer.array_types import Array, Float, Int, Key, Parameters
 from flax_transformer.data.batch import Batch
-from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.training.losses import cross_entropy
+from flax_transformer.parallel.activation_sharding import sharded_activations
+from flax_transformer.parallel.parameter_sharding import parameter_shardings
+from flax_transformer.parallel.sharding_rules import ShardingRules
+from flax_transformer.training.guard import LossScaleConfig, advance_guard
+from flax_transformer.training.objective import LossFunction, LossSums
 from flax_transformer.training.state import TrainState
 
 
@@ -22,112 +26,124 @@ class StepMetrics(NamedTuple):
         nll: mean negative log-probability, in nats a token.
         num_tokens: target tokens.
         gradient_norm: global norm before clipping.
+        num_skipped: updates left out so far, since they were not finite.
+        num_skipped_in_a_row: of these, those since the last update that was made.
+        loss_scale: what the loss of this step was multiplied by.
     """
 
     loss: Float[Array, ""]
     nll: Float[Array, ""]
     num_tokens: Int[Array, ""]
     gradient_norm: Float[Array, ""]
-
-
-class LossSums(NamedTuple):
-    """Sums over the target tokens of a batch; sums add up over parts of a batch, means do not."""
-
-    loss: Float[Array, ""]
-    nll: Float[Array, ""]
-    num_tokens: Int[Array, ""]
+    num_skipped: Int[Array, ""]
+    num_skipped_in_a_row: Int[Array, ""]
+    loss_scale: Float[Array, ""]
 
 
 TrainStep: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
-def loss_sums(
-    model: EncoderDecoder,
-    params: Parameters,
-    batch: Batch,
-    *,
-    label_smoothing: float,
-    dropout_key: Key[Array, ""] | None,
-) -> LossSums:
-    """Add up the losses of a batch's target tokens; without dropout if there is no key."""
-    logits = model.apply(
-        {"params": params},
-        batch.source,
-        batch.target,
-        source_segment_ids=batch.source_segment_ids,
-        source_positions=batch.source_positions,
-        target_segment_ids=batch.target_segment_ids,
-        target_positions=batch.target_positions,
-        deterministic=dropout_key is None,
-        rngs={} if dropout_key is None else {"dropout": dropout_key},
-    )
-    losses = cross_entropy(logits, jnp.asarray(batch.labels), label_smoothing=label_smoothing)
-    is_token = batch.target_segment_ids != 0
-    return LossSums(
-        loss=jnp.where(is_token, losses.smoothed, 0.0).sum(),
-        nll=jnp.where(is_token, losses.nll, 0.0).sum(),
-        num_tokens=is_token.sum(),
-    )
-
-
 def make_train_step(
-    model: EncoderDecoder,
+    loss_function: LossFunction,
     optimizer: optax.GradientTransformation,
     *,
-    label_smoothing: float,
+    mesh: Mesh,
+    rules: ShardingRules = ShardingRules(),
     accumulation_steps: int = 1,
+    loss_scale: LossScaleConfig = LossScaleConfig(),
 ) -> TrainStep:
     """Make the function of a step, to be jitted with its state donated.
 
     The loss is the mean over all target tokens of the global batch, whatever the number of devices
     and of parts: with ``accumulation_steps`` parts, the gradients of sums are added up and divided
-    by the number of tokens once. The rows of a batch must be a multiple of it.
+    by the number of tokens once. The rows of a batch must be a multiple of it. If the loss or a
+    gradient is not finite, parameters and optimizer stay as they were.
+
+    Args:
+        loss_function: sums of losses over a batch.
+        optimizer: what turns gradients into updates.
+        mesh: the devices.
+        rules: how arrays lie on them.
+        accumulation_steps: parts that a batch is computed in.
+        loss_scale: scaling of the loss, for float16.
     """
-
-    def sum_of_loss(
-        params: Parameters, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], LossSums]:
-        sums = loss_sums(model, params, batch, label_smoothing=label_smoothing, dropout_key=key)
-        return sums.loss, sums
-
-    gradients_and_sums = jax.grad(sum_of_loss, has_aux=True)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.dropout_key), state.step)
-        if accumulation_steps == 1:
-            gradients, sums = gradients_and_sums(state.params, batch, key)
-        else:
-
-            def accumulate(
-                total: tuple[Parameters, LossSums], part: tuple[Batch, Key[Array, ""]]
-            ) -> tuple[tuple[Parameters, LossSums], None]:
-                return jax.tree.map(jnp.add, total, gradients_and_sums(state.params, *part)), None
-
-            parts = split_rows(batch, accumulation_steps)
-            keys = jax.random.split(key, accumulation_steps)
-            zero = (
-                jax.tree.map(jnp.zeros_like, state.params),
-                LossSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32)),
-            )
-            (gradients, sums), _ = jax.lax.scan(accumulate, zero, (parts, keys))
+        # A mean's gradients fit into float16, where those of a sum over a batch may not.
+        scale = 1.0 if loss_scale.initial is None else state.guard.loss_scale / batch.labels.size
+        gradients, sums = accumulate_gradients(
+            loss_function, state.params, batch, key, scale=scale, num_parts=accumulation_steps
+        )
         # A batch of padding alone has no mean: its gradients are zero, and so shall its loss be.
         num_tokens = jnp.maximum(sums.num_tokens, 1)
-        gradients = jax.tree.map(lambda gradient: gradient / num_tokens, gradients)
+        gradients = jax.tree.map(lambda gradient: gradient / (num_tokens * scale), gradients)
+        shardings = parameter_shardings(state.params, mesh, rules)
+        gradients = jax.lax.with_sharding_constraint(gradients, shardings)
+        gradient_norm = optax.global_norm(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-        new_state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            optimizer_state=optimizer_state,
+        is_finite = jnp.isfinite(sums.loss) & jnp.isfinite(gradient_norm)
+        updated = state.replace(
+            params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state
         )
+        new_state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
+        guard = advance_guard(state.guard, is_finite, loss_scale)
         metrics = StepMetrics(
             loss=sums.loss / num_tokens,
             nll=sums.nll / num_tokens,
             num_tokens=sums.num_tokens,
-            gradient_norm=optax.global_norm(gradients),
+            gradient_norm=gradient_norm,
+            num_skipped=guard.num_skipped,
+            num_skipped_in_a_row=guard.num_skipped_in_a_row,
+            loss_scale=state.guard.loss_scale,
         )
-        return new_state, metrics
+        return new_state.replace(step=state.step + 1, guard=guard), metrics
 
-    return train_step
+    def placed_train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        with sharded_activations(mesh, rules):
+            return train_step(state, batch)
+
+    return placed_train_step
+
+
+def accumulate_gradients(
+    loss_function: LossFunction,
+    params: Parameters,
+    batch: Batch,
+    key: Key[Array, ""],
+    *,
+    scale: Float[Array, ""] | float,
+    num_parts: int,
+) -> tuple[Parameters, LossSums]:
+    """Return the gradients of the batch's summed loss times ``scale``, float32, and the sums.
+
+    The batch is computed in ``num_parts`` parts, one after the other.
+    """
+
+    def scaled_loss(
+        params: Parameters, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], LossSums]:
+        sums = loss_function(params, batch, key)
+        return sums.loss * scale, sums
+
+    def gradients_and_sums(batch: Batch, key: Key[Array, ""]) -> tuple[Parameters, LossSums]:
+        gradients, sums = jax.grad(scaled_loss, has_aux=True)(params, batch, key)
+        return jax.tree.map(lambda gradient: gradient.astype(jnp.float32), gradients), sums
+
+    if num_parts == 1:
+        return gradients_and_sums(batch, key)
+    parts = split_rows(batch, num_parts)
+    keys = jax.random.split(key, num_parts)
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(gradients_and_sums, batch, key),
+    )
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, gradients_and_sums(*part)), None),
+        zero,
+        (parts, keys),
+    )
+    return total
 
 
 def split_rows(batch: Batch, num_parts: int) -> Batch:

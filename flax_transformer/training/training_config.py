@@ -1,8 +1,11 @@
 """How long to train, and what to do how often."""
 
 import dataclasses
+import typing
 
 from flax_transformer.errors import InputError
+from flax_transformer.training.guard import LossScaleConfig
+from flax_transformer.training.objective import LogitsDtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,13 +14,23 @@ class TrainingConfig:
 
     Attributes:
         num_steps: updates of the parameters.
-        checkpoint_every: steps between checkpoints; each evaluation makes one, too.
+        checkpoint_every: steps between checkpoints; each evaluation makes one, too. None is made
+            while updates are left out.
         eval_every: steps between evaluations on the dev set.
         log_every: steps between lines of the log.
         seed: of parameters, dropout, and the order of the data.
         label_smoothing: ε of the smoothed labels.
         accumulation_steps: parts that a batch is computed in, to save memory; the result is the
             same.
+        vocab_chunks: parts of the vocabulary that the loss is computed in, to save memory; the
+            result is the same.
+        logits_dtype: of the logits; the sums over them are float32.
+        loss_scale: scaling of the loss, for ``model.compute_dtype`` float16.
+        max_skipped_steps: stop after this many updates in a row that were left out because the
+            loss or the gradient was not finite.
+        max_loss_rise: stop when the loss, averaged over some 20 steps, is this many nats a token
+            above the lowest such average so far; None for never.
+        log_examples: write the pairs of every batch to ``examples.jsonl``.
         keep_last: checkpoints to keep.
         keep_best: checkpoints to keep besides, the best by dev score.
         patience: stop after this many evaluations without a better score; None for never.
@@ -33,6 +46,12 @@ class TrainingConfig:
     seed: int = 0
     label_smoothing: float = 0.1
     accumulation_steps: int = 1
+    vocab_chunks: int = 1
+    logits_dtype: LogitsDtype = "float32"
+    loss_scale: LossScaleConfig = LossScaleConfig()
+    max_skipped_steps: int = 10
+    max_loss_rise: float | None = 3.0
+    log_examples: bool = False
     keep_last: int = 5
     keep_best: int = 1
     patience: int | None = None
@@ -46,6 +65,8 @@ class TrainingConfig:
             "eval_every",
             "log_every",
             "accumulation_steps",
+            "vocab_chunks",
+            "max_skipped_steps",
             "keep_last",
             "keep_best",
             "average_last",
@@ -57,6 +78,15 @@ class TrainingConfig:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise InputError(
                 f"training.label_smoothing must lie in [0, 1), got {self.label_smoothing}."
+            )
+        if self.logits_dtype not in typing.get_args(LogitsDtype):
+            raise InputError(
+                f"training.logits_dtype must be one of {', '.join(typing.get_args(LogitsDtype))}, "
+                f"got {self.logits_dtype!r}."
+            )
+        if self.max_loss_rise is not None and not self.max_loss_rise > 0.0:
+            raise InputError(
+                f"training.max_loss_rise must be positive or None, got {self.max_loss_rise}."
             )
         if self.average_last > self.keep_last:
             raise InputError(

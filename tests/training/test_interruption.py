@@ -1,9 +1,12 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
+from process_group import finish, start_process
 
+from flax_transformer.checkpoints.reader import list_steps
 from flax_transformer.training.interruption import InterruptionGuard
 
 
@@ -54,3 +57,20 @@ def test_in_another_thread_it_does_nothing():
     thread.start()
     thread.join()
     assert seen == [None, before]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_second_signal_ends_a_training_at_once(tmp_path, number):
+    process = start_process("tests/slow_trainer.py", tmp_path, num_devices=1)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "evaluating").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(number)
+    (ended,) = finish(process, timeout=20)
+    # Python ends itself by the signal that a KeyboardInterrupt came from.
+    assert ended.status == -number, ended
+    assert list_steps(tmp_path / "checkpoints") == [2]

@@ -14,9 +14,12 @@ from flax_transformer.data.batch import Batch
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.stack import stack_layers, unstack_layers
 from flax_transformer.models.transformer_config import TransformerConfig
-from flax_transformer.training.sharding import MeshConfig, make_mesh, place_batch, state_shardings
+from flax_transformer.parallel.mesh import MeshConfig, make_mesh, place_rows
+from flax_transformer.parallel.parameter_sharding import state_shardings
+from flax_transformer.parallel.sharding_rules import ShardingRules
+from flax_transformer.training.objective import make_loss_function
 from flax_transformer.training.state import init_state
-from flax_transformer.training.step import loss_sums, make_train_step, split_rows
+from flax_transformer.training.step import make_train_step, split_rows
 
 B, T, V = 8, 11, 26
 NUM_STEPS = 3
@@ -53,7 +56,8 @@ def make_batch(seed):
 
     target, segments, positions = fill_side()
     labels = np.where(segments, rng.integers(1, V, (B, T)), 0).astype(np.int32)
-    return Batch(*fill_side(), target, labels, segments, positions)
+    pair_ids = np.where(segments, 1000 * seed + 10 * np.arange(B)[:, None] + segments, -1)
+    return Batch(*fill_side(), target, labels, segments, positions, pair_ids.astype(np.int32))
 
 
 BATCHES = [make_batch(seed) for seed in range(NUM_STEPS)]
@@ -77,11 +81,11 @@ def compiled_step(config, sizes, accumulation_steps):
         MeshConfig(data=sizes[0], fsdp=sizes[1], tensor=sizes[2]),
         jax.devices()[: math.prod(sizes)],
     )
-    shardings = state_shardings(initial_state(config), mesh)
+    shardings = state_shardings(initial_state(config), mesh, ShardingRules())
     step = make_train_step(
-        EncoderDecoder(config),
+        make_loss_function(EncoderDecoder(config), label_smoothing=0.1),
         OPTIMIZER,
-        label_smoothing=0.1,
+        mesh=mesh,
         accumulation_steps=accumulation_steps,
     )
     chex.clear_trace_counter()
@@ -95,7 +99,7 @@ def run_steps(config=CONFIG, *, sizes=(1, 1, 1), accumulation_steps=1, batches=B
     state = jax.device_put(initial_state(config), shardings)
     all_metrics = []
     for batch in batches:
-        state, metrics = step(state, place_batch(batch, mesh))
+        state, metrics = step(state, place_rows(batch, mesh))
         all_metrics.append(jax.device_get(metrics))
     return state, all_metrics
 
@@ -121,13 +125,9 @@ def test_steps_lower_the_loss_and_count():
 
 def test_the_loss_is_the_mean_over_the_target_tokens():
     _, metrics = run_plainly()
-    sums = loss_sums(
-        EncoderDecoder(CONFIG),
-        initial_state(CONFIG).params,
-        jax.tree.map(jnp.asarray, BATCHES[0]),
-        label_smoothing=0.1,
-        dropout_key=None,
-    )
+    loss_function = make_loss_function(EncoderDecoder(CONFIG), label_smoothing=0.1)
+    batch = jax.tree.map(jnp.asarray, BATCHES[0])
+    sums = loss_function(initial_state(CONFIG).params, batch, None)
     num_tokens = np.count_nonzero(BATCHES[0].target_segment_ids)
     assert int(sums.num_tokens) == int(metrics[0].num_tokens) == num_tokens
     np.testing.assert_allclose(metrics[0].loss, sums.loss / num_tokens, rtol=1e-5)
@@ -149,7 +149,7 @@ def test_accumulating_four_parts_on_two_devices_is_one_step():
 
 
 def test_remat_and_scan_change_nothing():
-    config = dataclasses.replace(CONFIG, scan_layers=True, remat=True)
+    config = dataclasses.replace(CONFIG, scan_layers=True, remat="full")
     assert_same(run_steps(config), run_plainly())
 
 
@@ -178,5 +178,5 @@ def test_a_batch_of_padding_alone_moves_nothing():
 
 def test_parts_take_rows_in_turn():
     rows = np.arange(B)[:, None]
-    parts = split_rows(Batch(*(rows,) * 7), 4)
+    parts = split_rows(Batch(*(rows,) * 8), 4)
     assert [part.ravel().tolist() for part in parts.source] == [[0, 4], [1, 5], [2, 6], [3, 7]]

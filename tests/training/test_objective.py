@@ -1,0 +1,139 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer.data.batch import Batch
+from flax_transformer.models.make_model import make_model
+from flax_transformer.models.parameters import abstract_parameters
+from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.training.losses import cross_entropy
+from flax_transformer.training.objective import make_loss_function
+
+B, T, V = 2, 7, 23
+
+ENCODER_DECODER = TransformerConfig(
+    source_vocab_size=V,
+    target_vocab_size=V,
+    model_dim=8,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    num_heads=2,
+    feed_forward_dim=6,
+    dropout_rate=0.2,
+    max_positions=T,
+    activation="gelu",
+)
+DECODER_ONLY = dataclasses.replace(
+    ENCODER_DECODER, architecture="decoder_only", num_encoder_layers=0
+)
+# Most of the time is to compile.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+CONFIGS = {"encoder-decoder": ENCODER_DECODER, "decoder": DECODER_ONLY}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Two rows: two pairs and padding; one pair that fills its row."""
+    rng = np.random.default_rng(0)
+    segments = np.array([[1, 1, 1, 2, 2, 0, 0], [1] * T], np.int32)
+    positions = np.array([[0, 1, 2, 0, 1, 0, 0], range(T)], np.int32)
+    source, target, labels = rng.integers(1, V, (3, B, T), dtype=np.int32)
+    pair_ids = segments - 1
+    return Batch(
+        source, segments, positions, target, labels * (segments > 0), segments, positions, pair_ids
+    )
+
+
+@functools.cache
+def make_params(config):
+    """Make parameters whose scales are about 1 and all others about 0."""
+    rng = np.random.default_rng(0)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(
+            float(path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        abstract_parameters(make_model(config)),
+    )
+
+
+@pytest.fixture(scope="module")
+def compute():
+    """Return a function of a config and a batch: the sums, and the gradients of the loss."""
+
+    @functools.cache
+    def compiled(config, **options):
+        loss_function = make_loss_function(make_model(config), label_smoothing=0.1, **options)
+
+        def loss(params, batch, dropout_key):
+            sums = loss_function(params, batch, dropout_key)
+            return sums.loss, sums
+
+        return jit(jax.value_and_grad(loss, has_aux=True))
+
+    def compute(config, batch, *, dropout_key=None, **options):
+        (_, sums), gradients = compiled(config, **options)(make_params(config), batch, dropout_key)
+        return sums, gradients
+
+    return compute
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_adds_up_the_losses_of_the_model_over_the_tokens(compute, batch, name):
+    config = CONFIGS[name]
+    sums, _ = compute(config, batch)
+    rows = {"segment_ids": batch.target_segment_ids, "positions": batch.target_positions}
+    inputs = (batch.target,)
+    if name == "encoder-decoder":
+        inputs = (batch.source, batch.target)
+        rows = {f"target_{key}": array for key, array in rows.items()} | {
+            "source_segment_ids": batch.source_segment_ids,
+            "source_positions": batch.source_positions,
+        }
+    logits = jit(make_model(config).apply)({"params": make_params(config)}, *inputs, **rows)
+    losses = cross_entropy(logits, jnp.asarray(batch.labels), label_smoothing=0.1)
+    is_token = batch.target_segment_ids > 0
+    assert int(sums.num_tokens) == is_token.sum() == 12
+    np.testing.assert_allclose(sums.loss, losses.smoothed[is_token].sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums.nll, losses.nll[is_token].sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "reads_it"), [("encoder-decoder", True), ("decoder", False)])
+def test_a_decoder_alone_does_not_read_the_source(compute, batch, name, reads_it):
+    others = batch._replace(
+        source=(batch.source + 1) % V,
+        source_segment_ids=np.zeros_like(batch.source),
+        source_positions=np.zeros_like(batch.source),
+    )
+    one, other = (compute(CONFIGS[name], rows) for rows in (batch, others))
+    assert (float(one[0].loss) != float(other[0].loss)) == reads_it
+    if not reads_it:
+        chex.assert_trees_all_equal(one, other)
+
+
+def test_parts_of_the_vocabulary_change_neither_loss_nor_gradients(compute, batch):
+    expected = compute(DECODER_ONLY, batch)
+    actual = compute(DECODER_ONLY, batch, vocab_chunks=3)  # 23 is no multiple
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_low_precision_logits_are_near(compute, batch):
+    expected, _ = compute(DECODER_ONLY, batch)
+    actual, gradients = compute(DECODER_ONLY, batch, logits_dtype="bfloat16")
+    assert actual.loss.dtype == jnp.float32
+    np.testing.assert_allclose(actual.loss, expected.loss, rtol=1e-2)
+    assert float(actual.loss) != float(expected.loss)
+    chex.assert_tree_all_finite(gradients)
+
+
+def test_a_key_turns_dropout_on(compute, batch):
+    losses = [
+        float(compute(DECODER_ONLY, batch, dropout_key=key)[0].loss)
+        for key in (None, jax.random.key(0), jax.random.key(1), jax.random.key(0))
+    ]
+    assert len(set(losses)) == 3
+    assert losses[1] == losses[3]
