@@ -13,8 +13,9 @@ from flax_transformer.errors import InputError
 from flax_transformer.evaluation.evaluation_config import EvaluationConfig
 from flax_transformer.json_config import config_from_json, read_json_object
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.parallel.mesh import MeshConfig
+from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.training.optimizer import OptimizerConfig
-from flax_transformer.training.sharding import MeshConfig
 from flax_transformer.training.training_config import TrainingConfig
 
 
@@ -30,6 +31,7 @@ class ExperimentConfig:
         optimizer: the optimizer and its learning rate.
         training: how long, and what how often.
         mesh: the arrangement of devices.
+        sharding: how arrays lie on them.
         evaluation: how translations are made and chosen.
     """
 
@@ -40,6 +42,7 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     mesh: MeshConfig = MeshConfig()
+    sharding: ShardingRules = ShardingRules()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def __post_init__(self) -> None:
@@ -48,6 +51,11 @@ class ExperimentConfig:
             raise InputError(
                 f"pipeline.max_length must be at most model.max_positions = "
                 f"{self.model.max_positions}, got {self.pipeline.max_length}."
+            )
+        if self.model.compute_dtype == "float16" and self.training.loss_scale.initial is None:
+            raise InputError(
+                "training.loss_scale.initial must be set when model.compute_dtype is float16, got "
+                "None. 32768 is a good start."
             )
         if self.model.share_source_target_embedding and not self.tokenizer.shared:
             raise InputError(
@@ -63,15 +71,23 @@ MAY_CHANGE = (
     "training.eval_every",
     "training.log_every",
     "training.accumulation_steps",
+    "training.vocab_chunks",
+    "training.max_skipped_steps",
+    "training.max_loss_rise",
+    "training.log_examples",
     "training.keep_last",
     "training.keep_best",
     "training.patience",
     "training.average_last",
     "optimizer",
     "mesh",
+    "sharding",
     "evaluation",
 )
 """What may differ between a run and its continuation; all else would make it another run."""
+
+MAY_CHANGE_WITH_THE_DATA = ("data", "pipeline", "training.seed")
+"""What may differ, besides, where the data begin anew."""
 
 
 def read_config_file(path: Path) -> ExperimentConfig:
@@ -108,10 +124,17 @@ def load_config(path: Path) -> ExperimentConfig:
     return config_from_json(ExperimentConfig, read_json_object(path), str(path))
 
 
-def check_continuation(stored: ExperimentConfig, given: ExperimentConfig, workdir: Path) -> None:
+def check_continuation(
+    stored: ExperimentConfig,
+    given: ExperimentConfig,
+    workdir: Path,
+    *,
+    restart_data: bool = False,
+) -> None:
     """Raise InputError if ``given`` would make another run than the one ``stored`` began.
 
-    The message names the first field that differs, and both values.
+    With ``restart_data`` the data may be others. The message names the first field that differs,
+    and both values.
     """
     old, new = flatten_config(stored), flatten_config(given)
     num_steps = "training.num_steps"
@@ -120,10 +143,9 @@ def check_continuation(stored: ExperimentConfig, given: ExperimentConfig, workdi
             f"{num_steps} must stay {old[num_steps]} in {workdir}, because the cosine schedule "
             f"ends there, got {new[num_steps]}. Use another --workdir for another run."
         )
+    allowed = (*MAY_CHANGE, *(MAY_CHANGE_WITH_THE_DATA if restart_data else ()))
     for name in new:
-        may_change = any(
-            name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_CHANGE
-        )
+        may_change = any(name == field or name.startswith(f"{field}.") for field in allowed)
         if not may_change and old[name] != new[name]:
             raise InputError(
                 f"{name} must stay {old[name]!r} in {workdir}, which was started with it, got "

@@ -43,7 +43,9 @@ def test_configs_load_and_survive_json(path, tmp_path):
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.stem)
 def test_configs_say_how_to_run_them(path):
     text = path.read_text()
-    assert f"python train.py --config configs/{path.name} --workdir runs/{path.stem}" in text
+    assert f"python train.py --config configs/{path.name} --workdir runs/{path.stem}" in text or (
+        f"flax-transformer plan --config configs/{path.name} --mesh" in text
+    )
 
 
 def test_some_configs_were_found():

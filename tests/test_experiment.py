@@ -10,15 +10,16 @@ import pytest
 from tiny_experiment import make_tiny_experiment, write_corpus
 from tiny_translator import make_tiny_translator
 
+from flax_transformer.checkpoints.checkpointer import Checkpointer
+from flax_transformer.checkpoints.directory_lock import lock_directory
+from flax_transformer.checkpoints.reader import list_steps
 from flax_transformer.config import save_config
 from flax_transformer.data.pipeline import make_training_batches
 from flax_transformer.errors import InputError
-from flax_transformer.experiment import run_experiment
+from flax_transformer.experiment.run import run_experiment
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
 from flax_transformer.run_layout import RESULTS_FILE
-from flax_transformer.training.checkpoint import Checkpointer
-from flax_transformer.training.checkpoint_reader import list_steps
-from flax_transformer.training.directory_lock import lock_directory
+from flax_transformer.training.guard import init_guard
 from flax_transformer.training.loop import DEV_SCORE
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.state import TrainState
@@ -57,8 +58,12 @@ def read_results(workdir):
     return json.loads((workdir / RESULTS_FILE).read_text())
 
 
+def read_metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_a_run_leaves_its_log_its_model_and_its_scores(workdir):
-    entries = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    entries = read_metrics(workdir)
     losses = [entry for entry in entries if "loss" in entry]
     assert [entry["step"] for entry in losses] == [1, 2, 3, 4]
     assert all(entry["tokens_per_second"] > 0 for entry in losses)
@@ -93,6 +98,19 @@ def test_what_is_lost_beside_the_checkpoints_comes_back_from_them(config, workdi
         assert (copy / name).read_bytes() == (workdir / name).read_bytes()
 
 
+def test_files_of_a_damaged_checkpoint_replace_nothing(config, workdir, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    packed = copy / "checkpoints" / "4" / "files" / "metadata"
+    content = packed.read_bytes()
+    middle = content.index(b"shared.model") + 500
+    packed.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    assert run_experiment(config, copy)
+    assert "resuming after step 3 of 4" in capsys.readouterr().out
+    for name in ("config.json", "tokenizer/shared.model"):
+        assert (copy / name).read_bytes() == (workdir / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
@@ -100,6 +118,7 @@ def test_what_is_lost_beside_the_checkpoints_comes_back_from_them(config, workdi
         ("tokenizer", {"vocab_size": 270}, r"tokenizer\.vocab_size must stay 281 .*, got 270"),
         ("data", {"train": "dev"}, r"data\.train must stay 'train' .*, got 'dev'"),
         ("pipeline", {"max_length": 19}, r"pipeline\.max_length must stay 20 .*, got 19"),
+        ("pipeline", {"batch_tokens": 320}, r"pipeline\.batch_tokens must stay 160 .*, got 320"),
         ("training", {"seed": 7}, r"training\.seed must stay 0 in .*, got 7"),
     ],
 )
@@ -110,11 +129,75 @@ def test_another_run_in_the_same_directory_is_refused(config, workdir, section, 
     assert read_files(workdir) == files
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("model", {"num_heads": 4}, r"model\.num_heads must stay 2"),
+        ("tokenizer", {"vocab_size": 270}, r"tokenizer\.vocab_size must stay 281"),
+    ],
+)
+def test_other_data_allow_no_other_model(config, workdir, section, changes, message):
+    files = read_files(workdir)
+    with pytest.raises(InputError, match=message):
+        run_experiment(replace(config, section, **changes), workdir, restart_data=True)
+    assert read_files(workdir) == files
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory):
+    """A directory with a corpus of the same name, whose training pairs are in another order."""
+    directory = tmp_path_factory.mktemp("other")
+    write_corpus(directory / "tiny")
+    for path in (directory / "tiny").glob("train.*"):
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    return directory
+
+
+def test_other_data_are_taken_on_demand_only(config, workdir, other_data, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    changed = replace(config, "data", data_dir=str(other_data))
+    changed = replace(changed, "training", num_steps=5, eval_every=5)
+    with pytest.raises(InputError, match=r"pairs must be the same .* --restart-data\.") as refusal:
+        run_experiment(changed, copy)
+    assert "\n" not in str(refusal.value)
+    assert list_steps(copy / "checkpoints") == list_steps(workdir / "checkpoints")
+
+    changed = replace(changed, "training", seed=7)
+    assert run_experiment(changed, copy, restart_data=True)
+    assert "resuming after step 4 of 5" in capsys.readouterr().out
+    assert list_steps(copy / "checkpoints")[-1] == 5
+    # From now on these are the data of the run.
+    assert run_experiment(changed, copy)
+
+
+def test_a_run_starts_from_the_parameters_of_another(config, workdir, tmp_path, capsys):
+    source = load_pretrained(workdir)
+    changed = replace(config, "training", num_steps=1, seed=7)
+    # Steps too small to change a parameter.
+    changed = replace(changed, "optimizer", name="adafactor", learning_rate=1e-30)
+    assert run_experiment(changed, tmp_path / "run", init_from=workdir)
+    assert "resuming" not in capsys.readouterr().out
+    assert read_metrics(tmp_path / "run")[0]["step"] == 1
+    result = load_pretrained(tmp_path / "run")
+    chex.assert_trees_all_equal(result.params, source.params)
+    assert result.tokenizer.source.model == source.tokenizer.source.model
+
+
+def test_parameters_of_another_model_are_refused(config, workdir, tmp_path):
+    wider = replace(config, "model", feed_forward_dim=32)
+    message = r"must fit the config's model, but .*feed_forward/hidden/bias.*\(24,\).*\(32,\)"
+    with pytest.raises(InputError, match=message) as refusal:
+        run_experiment(wider, tmp_path / "run", init_from=workdir)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_a_second_trainer_in_the_same_directory_is_refused(config, workdir):
     files = read_files(workdir)
     with (
         lock_directory(workdir),
-        pytest.raises(InputError, match=r"is in use by process \d+\. Wait for its end"),
+        pytest.raises(InputError, match=r"is in use by process \d+ on host .+\. Wait for its end"),
     ):
         run_experiment(replace(config, "training", num_steps=9), workdir)
     assert read_files(workdir) == files
@@ -179,6 +262,7 @@ def make_finished_run(directory, *, best, checkpoints, test_targets=None):
     save_model(workdir / "model", Pretrained(model, changed(best), model.config, tokenizer))
     optimizer = make_optimizer(config.optimizer, num_steps=len(checkpoints))
     batches = make_training_batches(pairs, tokenizer, config.pipeline, seed=0, row_multiple=8)
+    guard = init_guard(config.training.loss_scale)
     with Checkpointer(
         workdir / "checkpoints", keep_last=9, keep_best=0, best_metric=DEV_SCORE
     ) as checkpointer:
@@ -188,8 +272,9 @@ def make_finished_run(directory, *, best, checkpoints, test_targets=None):
                 params=changed(scale),
                 optimizer_state=optimizer.init(params),
                 dropout_key=jax.random.key_data(jax.random.key(0)),
+                guard=guard,
             )
-            checkpointer.save(state, batches, metrics={})
+            checkpointer.save(state, batches, metrics={DEV_SCORE: 0.0})
     return config, workdir
 
 

@@ -13,7 +13,7 @@ from flax_transformer.data.pipeline import make_training_batches
 from flax_transformer.data.rows import tokenize_pairs
 from flax_transformer.data.sources import load_sentence_pairs
 from flax_transformer.data.tokenizer import TokenizerConfig, TranslationTokenizer, train_tokenizer
-from flax_transformer.experiment import run_experiment
+from flax_transformer.experiment.run import run_experiment
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("FLAX_TRANSFORMER_DATA", "")) / "multi30k"

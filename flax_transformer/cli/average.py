@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from flax_transformer.checkpoints.averaging import average_checkpoints
+from flax_transformer.checkpoints.reader import list_steps
 from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.config import load_config
 from flax_transformer.data.tokenizer import TranslationTokenizer
@@ -16,8 +18,6 @@ from flax_transformer.run_layout import (
     MODEL_DIRECTORY,
     TOKENIZER_DIRECTORY,
 )
-from flax_transformer.training.averaging import average_checkpoints
-from flax_transformer.training.checkpoint_reader import list_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import jax
 from flax_transformer.cli.command_parser import UsageError
 from flax_transformer.errors import DivergenceError, InputError
 
-_OUT_OF_MEMORY = "out of memory. Make batches, the beam or the model smaller."
+_MAX_REASON_LENGTH = 200
 
 
 def run_guarded(prog: str, command: Callable[[], int], *, is_filter: bool) -> int:
@@ -43,13 +43,10 @@ def run_guarded(prog: str, command: Callable[[], int], *, is_filter: bool) -> in
         _discard_stdout()
         _print_error(prog, describe_os_error(error))
         return 1
-    except MemoryError:
-        _print_error(prog, _OUT_OF_MEMORY)
-        return 1
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        _print_error(prog, _OUT_OF_MEMORY)
+        _print_error(prog, describe_out_of_memory(error))
         return 1
     return status
 
@@ -62,6 +59,18 @@ def describe_os_error(error: OSError) -> str:
     """
     reason = error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def describe_out_of_memory(error: Exception) -> str:
+    """Return what was wanted, in the words of XLA or NumPy, which hold the sizes; and the remedy.
+
+    >>> describe_out_of_memory(MemoryError("Unable to allocate 8.00 EiB"))
+    'out of memory (Unable to allocate 8.00 EiB). Make batches, the beam or the model smaller.'
+    """
+    first_line = (str(error).splitlines() or [""])[0].removeprefix("RESOURCE_EXHAUSTED: ")
+    reason = first_line[:_MAX_REASON_LENGTH].rstrip(". ")
+    sizes = f" ({reason})" if reason else ""
+    return f"out of memory{sizes}. Make batches, the beam or the model smaller."
 
 
 def _print_error(prog: str, message: str) -> None:

@@ -2,13 +2,16 @@
 
 import argparse
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flax_transformer.cli.allocator import say_so
 from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
+from flax_transformer.cli.distributed import add_distributed_arguments, joined_processes
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
-from flax_transformer.experiment import run_experiment
+from flax_transformer.experiment.run import run_experiment
+from flax_transformer.parallel.processes import say
 
 EXIT_INTERRUPTED = 75
 """Exit status after a signal: all is saved, try again (EX_TEMPFAIL of sysexits.h)."""
@@ -25,6 +28,23 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--config", type=Path, help="a file of configs/")
     parser.add_argument("--workdir", type=Path, help="directory of the run, made if missing")
+    parser.add_argument(
+        "--init-from",
+        metavar="DIR",
+        type=Path,
+        help="start from the parameters and the tokenizer of another run or model directory",
+    )
+    parser.add_argument(
+        "--restart-data",
+        action="store_true",
+        help="resume with other data, or begin the same data anew",
+    )
+    parser.add_argument(
+        "--strict-resume",
+        action="store_true",
+        help="stop at a damaged checkpoint instead of going back to the one before it",
+    )
+    add_distributed_arguments(parser)
     wants_help = bool({"-h", "--help"} & set(argv))
     if wants_help and not any(argument.startswith("--config") for argument in argv):
         parser.print_help()
@@ -38,7 +58,21 @@ def main(argv: list[str]) -> int:
     config = read_config_file(arguments.config)
     config = apply_overrides(config, ["--help"] if wants_help else overrides)
     say_so()
-    is_complete = run_experiment(config, arguments.workdir)
+    processes: AbstractContextManager[None] = nullcontext()
+    if arguments.distributed:
+        processes = joined_processes(
+            start_timeout=arguments.start_timeout, heartbeat_timeout=arguments.heartbeat_timeout
+        )
+    with processes:
+        is_complete = run_experiment(
+            config,
+            arguments.workdir,
+            init_from=arguments.init_from,
+            restart_data=arguments.restart_data,
+            strict=arguments.strict_resume,
+        )
     if not is_complete:
-        print(f"stopped early; to resume, give the same options again: {shlex.join(argv)}")
+        # The data have begun anew: what follows goes on from there.
+        again = [argument for argument in argv if argument != "--restart-data"]
+        say(f"stopped early; to resume, give these options: {shlex.join(again)}")
     return 0 if is_complete else EXIT_INTERRUPTED

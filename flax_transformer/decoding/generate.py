@@ -7,6 +7,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from flax_transformer.array_types import Array, Bool, Float, Int, Parameters
 from flax_transformer.decoding.beam_search import BeamSearch, beam_search
@@ -15,6 +16,7 @@ from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.errors import InputError
 from flax_transformer.models.encoder_decoder import DecoderCache, EncoderDecoder, reorder_cache
 from flax_transformer.models.stack import unstack_layers
+from flax_transformer.parallel.processes import place_whole
 
 Strategy: TypeAlias = Greedy | BeamSearch
 
@@ -26,6 +28,7 @@ def generate(
     *,
     strategy: Strategy,
     mask: Bool[Array | np.ndarray, "B S"] | None = None,
+    sharding: NamedSharding | None = None,
     bos_id: int,
     eos_id: int,
     pad_id: int,
@@ -41,6 +44,8 @@ def generate(
         inputs: source tokens, padded.
         strategy: how to search.
         mask: True on the source's tokens; None where there is no padding.
+        sharding: how the rows lie on a mesh that ``params`` lie on too, for ``inputs`` and ``mask``
+            of NumPy, which every process must hold whole; None for where they lie already.
         bos_id: token that the decoder reads first.
         eos_id: token that ends an output.
         pad_id: fills the outputs after their end.
@@ -55,6 +60,9 @@ def generate(
             f"beam_size must be at most the {vocab_size} tokens of the target, "
             f"got {strategy.beam_size}."
         )
+    if sharding is not None:
+        place = functools.partial(place_whole, sharding=sharding)
+        inputs, mask = jax.tree.map(place, (inputs, mask))
     return _generate(model, params, inputs, mask, strategy, bos_id, eos_id, pad_id)
 
 

@@ -1,5 +1,6 @@
 """Batches of few shapes, so that few programs are compiled."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,19 +35,20 @@ def bucket_length(length: int, max_length: int) -> int:
 
 
 def plan_batches(
-    lengths: Sequence[int], *, batch_tokens: int, max_length: int
+    lengths: Sequence[int], *, batch_tokens: int, max_length: int, row_multiple: int = 1
 ) -> list[PlannedBatch]:
     """Sort rows by length into batches that are padded to few shapes, longest rows first.
 
     The rows of a batch are of one bucket, whatever else is there: what depends on the padded
     length is a row's own. A bucket of more than one batch has one shape; a smaller one has 1, 4,
-    16, 64, … rows. Rows that are too many are to be filled and ignored.
+    16, 64, … times ``row_multiple`` rows. Rows that are too many are to be filled and ignored.
 
     Args:
         lengths: tokens of each row, at most ``max_length``.
-        batch_tokens: positions of a batch at most, padding included; a row longer than that is a
-            batch by itself.
+        batch_tokens: positions of a batch at most, padding included; where ``row_multiple`` rows
+            have more, they are a batch.
         max_length: longest bucket.
+        row_multiple: the number of rows of every batch is a multiple of it.
 
     Raises:
         InputError: ``batch_tokens`` is under 1.
@@ -63,7 +65,9 @@ def plan_batches(
         buckets[bucket_length(lengths[index], max_length)].append(index)
     batches = []
     for length, indices in sorted(buckets.items(), reverse=True):
-        num_rows = _round_up_rows(len(indices), max(1, batch_tokens // length))
+        max_rows = max(1, batch_tokens // (length * row_multiple))
+        num_groups = _round_up_rows(math.ceil(len(indices) / row_multiple), max_rows)
+        num_rows = num_groups * row_multiple
         for start in range(0, len(indices), num_rows):
             batches.append(PlannedBatch(indices[start : start + num_rows], num_rows, length))
     return batches

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.data.sentence_pair import clean_text
@@ -23,6 +24,8 @@ from flax_transformer.evaluation.batching import (
 )
 from flax_transformer.evaluation.sources import encode_sources
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.parallel.mesh import batch_sharding, num_batch_shards
+from flax_transformer.parallel.processes import fetch, place_whole
 
 ProgressFn: TypeAlias = Callable[[int], None]
 """Is told the number of lines that have been finished since the last call."""
@@ -57,6 +60,7 @@ def translate(
     strategy: Strategy,
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
+    mesh: Mesh | None = None,
     progress: ProgressFn | None = None,
 ) -> list[list[Translation]]:
     """Translate each line; return its translations, best first, in the order of the lines.
@@ -76,6 +80,9 @@ def translate(
         batch_tokens: source positions of a batch at most, padding included.
         max_source_length: source tokens read at most, with the end token; None for as many as the
             model has positions.
+        mesh: devices that share the rows of each batch, and that ``params`` may lie on, all or in
+            parts; every process of the mesh must call this with the same lines, and gets all
+            results. None for one device.
         progress: called after each batch.
 
     Raises:
@@ -90,6 +97,7 @@ def translate(
         batch_tokens=batch_tokens,
         max_source_length=max_source_length,
         window_size=max(1, len(lines)),
+        mesh=mesh,
         progress=progress,
     )
     return list(itertools.chain.from_iterable(windows))
@@ -105,6 +113,7 @@ def translate_windows(
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
     window_size: int,
+    mesh: Mesh | None = None,
     progress: ProgressFn | None = None,
 ) -> Iterator[list[list[Translation]]]:
     """Translate a stream; yield what :func:`translate` returns for each ``window_size`` lines.
@@ -114,7 +123,7 @@ def translate_windows(
     if window_size < 1:
         raise InputError(f"window_size must be at least 1, got {window_size}.")
     max_length = resolve_max_source_length(max_source_length, model.config.max_positions)
-    params = jax.device_put(params)
+    params = jax.device_put(params) if mesh is None else _place_parameters(params, mesh)
     numbered = enumerate(lines, start=1)
     while window := list(itertools.islice(numbered, window_size)):
         sources = encode_sources(
@@ -130,10 +139,11 @@ def translate_windows(
             [len(sources[index]) for index in with_text],
             batch_tokens=batch_tokens,
             max_length=max_length,
+            row_multiple=1 if mesh is None else num_batch_shards(mesh),
         ):
             indices = [with_text[index] for index in batch.indices]
             rows = [sources[index] for index in indices]
-            hypotheses = _generate_batch(model, params, tokenizer, rows, batch, strategy)
+            hypotheses = _generate_batch(model, params, tokenizer, rows, batch, strategy, mesh)
             for index, translations in zip(
                 indices, _read_hypotheses(hypotheses, tokenizer.target), strict=False
             ):
@@ -161,6 +171,19 @@ def resolve_max_source_length(max_source_length: int | None, max_positions: int)
     return max_source_length
 
 
+def _place_parameters(params: Parameters, mesh: Mesh) -> Parameters:
+    """Copy to every device of ``mesh`` what does not lie on all of them already."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    devices = set(mesh.devices.flat)
+
+    def place(leaf: jax.Array | np.ndarray) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+            return leaf
+        return place_whole(np.asarray(leaf), sharding)
+
+    return jax.tree.map(place, params)
+
+
 def _generate_batch(
     model: EncoderDecoder,
     params: Parameters,
@@ -168,6 +191,7 @@ def _generate_batch(
     rows: Sequence[Sequence[int]],
     batch: PlannedBatch,
     strategy: Strategy,
+    mesh: Mesh | None,
 ) -> Hypotheses:
     """Search the translations of ``rows``; return arrays of the host."""
     num_rows, length = batch.num_rows, batch.length
@@ -179,11 +203,12 @@ def _generate_batch(
         pad_rows(rows, num_rows=num_rows, length=length, pad_id=tokenizer.source.pad_id),
         strategy=dataclasses.replace(strategy, max_length=max(limit, strategy.min_length)),
         mask=make_length_mask(rows, num_rows=num_rows, length=length),
+        sharding=None if mesh is None else batch_sharding(mesh),
         bos_id=tokenizer.target.bos_id,
         eos_id=tokenizer.target.eos_id,
         pad_id=tokenizer.target.pad_id,
     )
-    return jax.device_get(hypotheses)
+    return fetch(hypotheses)
 
 
 def _read_hypotheses(hypotheses: Hypotheses, tokenizer: Tokenizer) -> Iterator[list[Translation]]:

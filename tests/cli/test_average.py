@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_transformer.checkpoints.checkpointer import Checkpointer
 from flax_transformer.config import ExperimentConfig, save_config
 from flax_transformer.data.pipeline import PipelineConfig
 from flax_transformer.interop.pretrained import load_pretrained
-from flax_transformer.training.checkpoint import Checkpointer
+from flax_transformer.training.guard import LossScaleConfig, init_guard
 from flax_transformer.training.state import TrainState
 
 STEPS = (3, 5, 7)
@@ -31,6 +32,7 @@ def finished_run(tiny_translator, tmp_path_factory):
                 params=jax.tree.map(lambda leaf, step=step: leaf + step, params),
                 optimizer_state=(),
                 dropout_key=jax.random.key_data(jax.random.key(0)),
+                guard=init_guard(LossScaleConfig()),
             )
             checkpointer.save(state, batches, metrics={})
     return workdir

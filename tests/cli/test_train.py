@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_experiment import write_corpus
 
-from flax_transformer.training.checkpoint_reader import list_steps
+from flax_transformer.checkpoints.reader import list_steps
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -67,14 +67,13 @@ def read_losses(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
     for number in (signal.SIGTERM, signal.SIGINT):
         output = interrupt(config_file, tmp_path / "broken", number)
         last_step = list_steps(tmp_path / "broken" / "checkpoints")[-1]
         assert f"{number.name}: saved step {last_step}" in output
         command = f"--config '{config_file}' --workdir {tmp_path / 'broken'} {' '.join(OPTIONS)}"
-        assert output.endswith(f"to resume, give the same options again: {command}\n")
+        assert output.endswith(f"stopped early; to resume, give these options: {command}\n")
     for workdir in (tmp_path / "broken", tmp_path / "unbroken"):
         status, output, _ = run_main(
             "train", "--config", config_file, "--workdir", workdir, *OPTIONS

@@ -10,15 +10,19 @@ from flax_transformer.evaluation.batching import bucket_length, make_length_mask
 @given(
     lengths=st.lists(st.integers(1, 97), max_size=200),
     batch_tokens=st.integers(1, 700),
+    row_multiple=st.integers(1, 9),
 )
-def test_every_row_is_in_one_batch_that_it_fits(lengths, batch_tokens):
-    batches = plan_batches(lengths, batch_tokens=batch_tokens, max_length=97)
+def test_every_row_is_in_one_batch_that_it_fits(lengths, batch_tokens, row_multiple):
+    batches = plan_batches(
+        lengths, batch_tokens=batch_tokens, max_length=97, row_multiple=row_multiple
+    )
     assert sorted(index for batch in batches for index in batch.indices) == list(
         range(len(lengths))
     )
     for batch in batches:
         assert 1 <= len(batch.indices) <= batch.num_rows
-        assert batch.num_rows == 1 or batch.num_rows * batch.length <= batch_tokens
+        assert batch.num_rows % row_multiple == 0
+        assert batch.num_rows == row_multiple or batch.num_rows * batch.length <= batch_tokens
         # The padded length is a row's own, whatever else is in the batch.
         assert {bucket_length(lengths[index], 97) for index in batch.indices} == {batch.length}
 

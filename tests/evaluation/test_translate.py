@@ -1,7 +1,10 @@
+import dataclasses
+
+import jax
 import pytest
 
 from flax_transformer.decoding.beam_search import BeamSearch
-from flax_transformer.decoding.generate import generate
+from flax_transformer.decoding.generate import _generate, generate
 from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.translate import (
@@ -10,6 +13,9 @@ from flax_transformer.evaluation.translate import (
     translate,
     translate_windows,
 )
+from flax_transformer.parallel.mesh import MeshConfig, make_mesh
+from flax_transformer.parallel.parameter_sharding import parameter_shardings
+from flax_transformer.parallel.sharding_rules import ShardingRules
 
 STRATEGY = BeamSearch(beam_size=3, num_best=3, length_penalty=0.0)
 BATCH_TOKENS = 64  # in place of the default, for smaller batches
@@ -46,11 +52,13 @@ def expected(run, lines):
     return run(lines)
 
 
-def assert_same(actual: list[list[Translation]], expected: list[list[Translation]]) -> None:
+def assert_same(
+    actual: list[list[Translation]], expected: list[list[Translation]], *, tolerance: float = 1e-4
+) -> None:
     assert len(actual) == len(expected)
     for n_best, others in zip(actual, expected, strict=True):
         assert [t._replace(score=0.0) for t in n_best] == [t._replace(score=0.0) for t in others]
-        assert [t.score for t in n_best] == pytest.approx([t.score for t in others], abs=1e-4)
+        assert [t.score for t in n_best] == pytest.approx([t.score for t in others], abs=tolerance)
 
 
 def test_outputs_are_in_the_order_of_the_lines(tiny_translator, expected):
@@ -63,6 +71,25 @@ def test_outputs_are_in_the_order_of_the_lines(tiny_translator, expected):
 def test_outputs_do_not_depend_on_order_neighbours_or_batch_size(run, lines, expected):
     assert_same(run(lines[::-1], batch_tokens=BATCH_TOKENS)[::-1], expected)
     assert_same(run(lines[-1:]), expected[-1:])
+
+
+@pytest.mark.parametrize("strategy", [STRATEGY, Greedy()])
+@pytest.mark.parametrize("mesh_config", [MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)])
+def test_outputs_do_not_depend_on_the_mesh(tiny_translator, run, mesh_config, strategy):
+    model, params, tokenizer, pairs = tiny_translator
+    lines = ["", *(pair.source for pair in pairs[:30:5])]  # fewer than devices
+    mesh = make_mesh(mesh_config)
+    if mesh_config.tensor > 1:
+        # The sizes of the tiny vocabulary and of its hidden layers are odd.
+        axes = dict(ShardingRules().axes) | {"vocab": "_", "mlp": "_"}
+        rules = dataclasses.replace(ShardingRules(), axes=tuple(axes.items()))
+        params = jax.device_put(params, parameter_shardings(params, mesh, rules))
+    actual = translate(model, params, tokenizer, lines, strategy=strategy, mesh=mesh)
+    assert_same(actual, run(lines, strategy=strategy), tolerance=1e-5)
+    num_programs = _generate._cache_size()
+    again = translate(model, params, tokenizer, lines[::-1], strategy=strategy, mesh=mesh)
+    assert_same(again[::-1], actual, tolerance=1e-5)
+    assert _generate._cache_size() == num_programs
 
 
 def test_windows_make_no_difference(tiny_translator, lines, expected):

@@ -1,0 +1,1 @@
+"""Experiments: everything from a config to a test score."""
