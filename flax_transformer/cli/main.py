@@ -18,6 +18,7 @@ PROGRAM = "flax-transformer"
 # heavy libraries.
 COMMANDS = {
     "train": "train a model by a config file",
+    "plan": "compute what training takes of many devices, without having them",
     "prepare": "download and prepare a data set",
     "translate": "translate text, a line for a line",
     "evaluate": "score a model's translations by BLEU, chrF and TER",
@@ -75,8 +76,8 @@ def _run_command(name: str, argv: list[str]) -> int:
         level=logging.WARNING, format=f"{PROGRAM} {name}: %(levelname)s: %(message)s"
     )
     command = importlib.import_module(f"flax_transformer.cli.{name}")
-    if name == "train":
-        # Its options are the fields of the config file, which are known when that has been read.
+    if name in ("train", "plan"):
+        # Their options are the fields of the config file, which are known when that has been read.
         return command.main(argv)
     parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{COMMANDS[name].capitalize()}.")
     command.add_arguments(parser)

@@ -1,0 +1,190 @@
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from jaxpr_flops import count_jaxpr_flops
+
+from flax_transformer.data.batch import Batch
+from flax_transformer.errors import InputError
+from flax_transformer.models.make_model import make_model
+from flax_transformer.parallel.mesh import MeshConfig, make_mesh, place_rows
+from flax_transformer.planning.compiled_step import largest_batch, with_vocabulary_bound
+from flax_transformer.planning.devices import find_device
+from flax_transformer.planning.plan import make_plan
+from flax_transformer.planning.report import format_plan, plan_to_json
+from flax_transformer.training.optimizer import make_optimizer
+from flax_transformer.training.program import make_program
+
+H200 = find_device("h200")
+ONE = MeshConfig(data=1)
+MESHES = [MeshConfig(data=1, fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)]
+
+
+def mesh_of(config):
+    return make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
+
+
+@functools.cache
+def plan_of(experiment, sizes=ONE):
+    return make_plan(experiment, mesh_of(sizes), H200)
+
+
+def with_options(experiment, *, training=None, **model):
+    return dataclasses.replace(
+        experiment,
+        model=dataclasses.replace(experiment.model, **model),
+        training=dataclasses.replace(experiment.training, **(training or {})),
+    )
+
+
+def make_real_program(experiment, mesh):
+    """Return the program that training makes, a first state and a batch of real arrays."""
+    config = with_vocabulary_bound(experiment)
+    optimizer = make_optimizer(config.optimizer, num_steps=config.training.num_steps)
+    model = make_model(config.model)
+    program = make_program(model, optimizer, config.training, mesh, config.sharding)
+    rows = np.ones((16, 12), np.int32)
+    batch = place_rows(Batch._make(rows for _ in Batch._fields), mesh)
+    return program, program.init_state(jax.random.key(0)), batch
+
+
+def bytes_on(device, tree):
+    return sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(tree)
+        for shard in leaf.addressable_shards
+        if shard.device == device
+    )
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+def test_planned_memory_is_that_of_the_arrays_and_of_the_step_that_trains(experiment, sizes):
+    mesh = mesh_of(sizes)
+    plan = plan_of(experiment, sizes)
+    program, state, batch = make_real_program(experiment, mesh)
+    for device in (jax.devices()[0], jax.devices()[-1]):
+        assert plan.memory.parameters == bytes_on(device, state.params)
+        assert plan.memory.optimizer_state == bytes_on(device, state.optimizer_state)
+    stats = program.train_step.lower(state, batch).compile().memory_analysis()
+    reported = (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+    )
+    assert plan.memory.total == pytest.approx(reported, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {
+            "compute_dtype": "bfloat16",
+            "num_decoder_layers": 3,
+            "scan_layers": True,
+            "remat": "full",
+        },
+        {"training": {"accumulation_steps": 2, "vocab_chunks": 2}},
+    ],
+    ids=str,
+)
+def test_flops_are_those_of_the_jaxpr(experiment, options):
+    experiment = with_options(experiment, **options)
+    mesh = mesh_of(ONE)
+    program, state, batch = make_real_program(experiment, mesh)
+    expected = count_jaxpr_flops(jax.make_jaxpr(program.train_step)(state, batch).jaxpr)
+    assert plan_of(experiment).device_flops == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+def test_devices_share_the_work(experiment, sizes):
+    whole, plan = plan_of(experiment), plan_of(experiment, sizes)
+    assert 8 * plan.device_flops == pytest.approx(whole.device_flops, rel=0.05)
+    assert plan.num_tokens == whole.num_tokens == 16 * 12
+    assert not any(traffic.sent_bytes for traffic in whole.traffic.values())
+    assert sum(traffic.sent_bytes for traffic in plan.traffic.values()) > 0
+
+
+def test_data_parallel_devices_sum_every_gradient_once(experiment):
+    plan = plan_of(experiment, MeshConfig(data=8))
+    reduced = plan.traffic["all-reduce"].result_bytes
+    # Beside the gradients there are a few scalars: the loss, the number of tokens.
+    assert plan.memory.gradients <= reduced < plan.memory.gradients + 100
+    assert plan.memory.gradients == 4 * plan.num_parameters
+
+
+def test_flops_are_six_for_each_parameter_and_token_and_those_of_attention(experiment):
+    plan, model = plan_of(experiment), experiment.model
+    # Scores and values of every pair of positions, forward and twice backward.
+    attention = 3 * plan.num_tokens * 2 * (2 * plan.row_length * model.model_dim)
+    # A token's vector is looked up, not multiplied; biases and norms are in no product either.
+    looked_up = 6 * experiment.tokenizer.vocab_size * model.model_dim * plan.num_tokens
+    products = plan.model_flops - looked_up + attention
+    assert plan.device_flops == pytest.approx(products, rel=0.05)
+
+
+def test_recomputed_layers_take_work_in_place_of_memory(experiment):
+    def plan(remat):
+        return plan_of(
+            with_options(experiment, num_decoder_layers=3, scan_layers=True, remat=remat)
+        )
+
+    kept, recomputed = plan("none"), plan("full")
+    assert 1.0 < recomputed.device_flops / kept.device_flops < 4 / 3
+    assert recomputed.memory.activations < kept.memory.activations
+    assert recomputed.model_flops == kept.model_flops
+
+
+def test_the_largest_bucket_is_planned(experiment):
+    pipeline = dataclasses.replace(
+        experiment.pipeline, batching="bucketed", batch_tokens=160, max_length=20
+    )
+    bucketed = dataclasses.replace(experiment, pipeline=pipeline)
+    # Sixteen rows of eight positions are 128, eight of twelve 96, eight of twenty 160.
+    assert largest_batch(bucketed, mesh_of(MeshConfig(data=8))) == (8, 20)
+
+
+def test_a_model_that_does_not_divide_is_refused(experiment):
+    config = with_options(experiment, feed_forward_dim=25)
+    with pytest.raises(InputError, match=r"mesh.tensor must divide .*feed_forward/hidden"):
+        plan_of(config, MeshConfig(data=1, tensor=2))
+
+
+@pytest.fixture
+def plan(experiment):
+    return plan_of(experiment, MESHES[1])
+
+
+def test_the_table_says_whether_it_fits(plan):
+    assert plan.fits
+    assert "fits: 0.0%" in format_plan(plan)
+    small = plan._replace(device=H200._replace(memory_bytes=plan.memory.total - 1))
+    assert not small.fits
+    assert "DOES NOT FIT: 100.0%" in format_plan(small)
+
+
+def test_the_table_says_what_its_figures_are_not(plan):
+    text = " ".join(format_plan(plan).split())
+    assert "XLA's backend for CPUs" in text
+    assert "computes in float32; the peak that was used is that of bfloat16" in text
+    assert "rounds of 1 loops are not known" in " ".join(
+        format_plan(plan._replace(unknown_loops=("while.3",))).split()
+    )
+
+
+def test_json_holds_the_numbers_of_the_table(plan):
+    numbers = json.loads(json.dumps(plan_to_json(plan)))
+    memory = numbers["memory_per_device"]
+    assert memory["total"] == plan.memory.total
+    assert numbers["flops"]["all_devices"] == 8 * plan.device_flops
+    utilization = numbers["model_flops_utilization"]
+    assert 0.0 < utilization["no_overlap"] <= utilization["perfect_overlap"] <= 1.0
+    assert math.isclose(
+        numbers["seconds"]["no_overlap"],
+        sum(numbers["seconds"][part] for part in ("compute", "state_traffic", "communication")),
+    )
