@@ -156,7 +156,8 @@ class EncoderDecoder(nn.Module):
 
     def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Return the float32 logits of the token after each state."""
-        return score_tokens(states, self.output_table(), dtype=self.config.compute_dtype)
+        product_dtype = self.config.product_dtype or self.config.compute_dtype
+        return score_tokens(states, self.output_table(), product_dtype=product_dtype)
 
     def output_table(self) -> Float[Array, "V D"]:
         """Return the table that final states are scored against, token by token."""

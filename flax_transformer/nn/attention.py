@@ -8,6 +8,8 @@ from jax.typing import DTypeLike
 from flax_transformer.array_types import Array, Bool, Float, Int, Key
 from flax_transformer.nn.dropout import dropout
 from flax_transformer.nn.kv_cache import KeyValues, as_key_values, write_key_values
+from flax_transformer.nn.linear import Linear
+from flax_transformer.nn.products import einsum
 from flax_transformer.parallel.activation_sharding import constrain
 
 
@@ -32,10 +34,18 @@ def attention_weights(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S N H"],
     mask: Bool[Array, "#B #N #T #S"] | None = None,
+    *,
+    product_dtype: DTypeLike | None = None,
 ) -> Float[Array, "B N T S"]:
     """Return ``softmax(Q Kᵀ / √H)``, the weights of equation 1, float32."""
     scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum("btnh,bsnh->bnts", query * scale, key, preferred_element_type=jnp.float32)
+    logits = einsum(
+        "btnh,bsnh->bnts",
+        query * scale,
+        key,
+        dtype=product_dtype or query.dtype,
+        result_dtype=jnp.float32,
+    )
     return masked_softmax(logits, mask)
 
 
@@ -47,6 +57,7 @@ def dot_product_attention(
     *,
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
+    product_dtype: DTypeLike | None = None,
 ) -> Float[Array, "B T N H"]:
     """Return ``softmax(Q Kᵀ / √H) V`` (equation 1), head by head.
 
@@ -59,15 +70,22 @@ def dot_product_attention(
         mask: True where a query may attend to a key; a query that may attend nowhere gets zeros.
         dropout_rate: of the weights; needs ``dropout_key``.
         dropout_key: typed random key; None for no dropout.
+        product_dtype: of the operands of both products; None for those of ``query`` and ``value``.
 
     >>> ones = jnp.ones((1, 3, 2, 5))
     >>> bool((dot_product_attention(ones, ones, ones) == 1.0).all())
     True
     """
-    weights = attention_weights(query, key, mask)
+    weights = attention_weights(query, key, mask, product_dtype=product_dtype)
     if dropout_key is not None:
         weights = dropout(weights, dropout_rate, dropout_key)
-    return jnp.einsum("bnts,bsnh->btnh", weights.astype(value.dtype), value)
+    return einsum(
+        "bnts,bsnh->btnh",
+        weights,
+        value,
+        dtype=product_dtype or value.dtype,
+        result_dtype=value.dtype,
+    )
 
 
 def cached_attention(
@@ -96,7 +114,8 @@ class MultiHeadAttention(nn.Module):
         head_dim: size of each head, H.
         model_dim: size of the result, D.
         dropout_rate: of the attention weights.
-        dtype: of the matrix products; the softmax is float32.
+        dtype: of the result and of queries, keys and values; the softmax is float32.
+        product_dtype: of the operands of matrix products.
     """
 
     num_heads: int
@@ -104,27 +123,26 @@ class MultiHeadAttention(nn.Module):
     model_dim: int
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
+    product_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Declare the four projections: three ``[D, N, H]`` and ``[N, H, D]``."""
 
-        def project_to_heads() -> nn.DenseGeneral:
-            return nn.DenseGeneral(
+        def project_to_heads() -> Linear:
+            return Linear(
                 (self.num_heads, self.head_dim),
-                use_bias=False,
                 dtype=self.dtype,
-                kernel_init=nn.initializers.xavier_uniform(),
+                product_dtype=self.product_dtype,
             )
 
         self.query = project_to_heads()
         self.key = project_to_heads()
         self.value = project_to_heads()
-        self.output = nn.DenseGeneral(
-            self.model_dim,
-            axis=(-2, -1),
-            use_bias=False,
+        self.output = Linear(
+            (self.model_dim,),
+            num_in_axes=2,
             dtype=self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
+            product_dtype=self.product_dtype,
         )
 
     def __call__(
@@ -144,6 +162,7 @@ class MultiHeadAttention(nn.Module):
             mask,
             dropout_rate=self.dropout_rate,
             dropout_key=self.make_rng("dropout") if drop else None,
+            product_dtype=self.product_dtype,
         )
         return self.output(constrain(attended, "batch", "length", "heads", "_"))
 

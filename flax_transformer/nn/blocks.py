@@ -32,7 +32,8 @@ class LayerConfig:
         dropout_rate: of each sub-layer's output.
         attention_dropout_rate: of the attention weights.
         feed_forward_dropout_rate: of the hidden layer of the feed-forward network.
-        dtype: of the matrix products and the states between them.
+        dtype: of the states.
+        product_dtype: of the operands of matrix products.
     """
 
     model_dim: int
@@ -47,6 +48,7 @@ class LayerConfig:
     attention_dropout_rate: float = 0.0
     feed_forward_dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
+    product_dtype: DTypeLike = jnp.float32
 
 
 def _attention(config: LayerConfig) -> MultiHeadAttention:
@@ -56,6 +58,7 @@ def _attention(config: LayerConfig) -> MultiHeadAttention:
         model_dim=config.model_dim,
         dropout_rate=config.attention_dropout_rate,
         dtype=config.dtype,
+        product_dtype=config.product_dtype,
     )
 
 
@@ -66,6 +69,7 @@ def _feed_forward(config: LayerConfig) -> FeedForward:
         gated=config.gated_feed_forward,
         dropout_rate=config.feed_forward_dropout_rate,
         dtype=config.dtype,
+        product_dtype=config.product_dtype,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.nn.products import einsum
 from flax_transformer.parallel.activation_sharding import constrain
 
 
@@ -26,7 +27,7 @@ def score_tokens(
     states: Float[Array, "*B D"],
     table: Float[Array, "V D"],
     *,
-    dtype: DTypeLike = jnp.float32,
+    product_dtype: DTypeLike = jnp.float32,
     logits_dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*B V"]:
     """Return the product of each state with every token's vector: the logits.
@@ -34,17 +35,15 @@ def score_tokens(
     Args:
         states: final states of a decoder.
         table: a vector for each token.
-        dtype: of the product's operands.
+        product_dtype: of the product's operands.
         logits_dtype: of the result.
 
     >>> score_tokens(jnp.ones((1, 2)), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
     Array([[3., 7.]], dtype=float32)
     """
-    return jnp.einsum(
-        "...d,vd->...v",
-        states.astype(dtype),
-        table.astype(dtype),
-        preferred_element_type=logits_dtype,
+    batch = "uwxyz"[: states.ndim - 1]
+    return einsum(
+        f"{batch}d,vd->{batch}v", states, table, dtype=product_dtype, result_dtype=logits_dtype
     )
 
 

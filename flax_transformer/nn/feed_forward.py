@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float
 from flax_transformer.nn.dropout import Dropout
+from flax_transformer.nn.linear import Linear
 from flax_transformer.parallel.activation_sharding import constrain
 
 Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
@@ -39,7 +40,8 @@ class FeedForward(nn.Module):
         activation: name of the activation.
         gated: multiply the hidden layer by an activated gate.
         dropout_rate: of the hidden layer.
-        dtype: of the matrix products.
+        dtype: of the result and of the hidden layer.
+        product_dtype: of the operands of matrix products.
     """
 
     hidden_dim: int
@@ -47,6 +49,7 @@ class FeedForward(nn.Module):
     gated: bool = False
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
+    product_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -55,12 +58,12 @@ class FeedForward(nn.Module):
         """Transform each position of ``inputs``."""
         activate = ACTIVATIONS[self.activation]
 
-        def linear(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features,
+        def linear(features: int, name: str) -> Linear:
+            return Linear(
+                (features,),
                 use_bias=not self.gated,
                 dtype=self.dtype,
-                kernel_init=nn.initializers.xavier_uniform(),
+                product_dtype=self.product_dtype,
                 name=name,
             )
 

@@ -60,7 +60,7 @@ def linear_cross_entropy(
     *,
     label_smoothing: float = 0.0,
     vocab_chunks: int = 1,
-    dtype: DTypeLike = jnp.float32,
+    product_dtype: DTypeLike = jnp.float32,
     logits_dtype: DTypeLike = jnp.float32,
 ) -> TokenLosses:
     """Return the :func:`cross_entropy` of the logits ``states @ tableᵀ``.
@@ -77,7 +77,7 @@ def linear_cross_entropy(
         labels: tokens to predict.
         label_smoothing: ε.
         vocab_chunks: parts of the vocabulary, at least 1.
-        dtype: of the product's operands.
+        product_dtype: of the product's operands.
         logits_dtype: of the logits; the sums over them are float32.
 
     Raises:
@@ -91,7 +91,7 @@ def linear_cross_entropy(
     states = constrain(states, "batch", "logits_length", "_")
 
     def sum_part(table: Float[Array, "V D"], labels: Int[Array, "B T"]) -> LogitSums:
-        logits = score_tokens(states, table, dtype=dtype, logits_dtype=logits_dtype)
+        logits = score_tokens(states, table, product_dtype=product_dtype, logits_dtype=logits_dtype)
         logits = constrain(logits, "batch", "logits_length", "logits_vocab")
         return _sum_logits(logits, labels)
 

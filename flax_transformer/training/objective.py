@@ -61,7 +61,7 @@ def make_loss_function(
             jnp.asarray(batch.labels),
             label_smoothing=label_smoothing,
             vocab_chunks=vocab_chunks,
-            dtype=model.config.compute_dtype,
+            product_dtype=model.config.product_dtype or model.config.compute_dtype,
             logits_dtype=logits_dtype,
         )
         is_token = batch.target_segment_ids != 0

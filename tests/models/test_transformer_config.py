@@ -80,8 +80,16 @@ def test_choices_name_what_there_is(name, value):
         TransformerConfig(**{name: value})
 
 
+def test_products_have_the_dtype_of_the_states_unless_named():
+    assert TransformerConfig(compute_dtype="bfloat16").layer_config().product_dtype == "bfloat16"
+    config = TransformerConfig(product_dtype="bfloat16").layer_config()
+    assert (config.dtype, config.product_dtype) == ("float32", "bfloat16")
+    with pytest.raises(InputError, match=r"^product_dtype must be one of float32, bfloat16"):
+        TransformerConfig(product_dtype="int8")
+
+
 def test_every_field_is_checked_by_a_test():
-    fields = {*SIZES, *RATES, *SWITCHES, *CHOICES, "norm_epsilon"}
+    fields = {*SIZES, *RATES, *SWITCHES, *CHOICES, "norm_epsilon", "product_dtype"}
     assert fields == set(TransformerConfig.__dataclass_fields__)
 
 

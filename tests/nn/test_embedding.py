@@ -39,7 +39,7 @@ def test_bfloat16_embeddings_have_float32_logits(table):
     module = Embedding(V, D, dtype=jnp.bfloat16)
     states = module.apply(table, jnp.array([[1, 2]]))
     assert states.dtype == jnp.bfloat16
-    logits = score_tokens(states, table["params"]["embedding"], dtype=jnp.bfloat16)
+    logits = score_tokens(states, table["params"]["embedding"], product_dtype=jnp.bfloat16)
     assert logits.dtype == jnp.float32
 
 

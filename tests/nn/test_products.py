@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer.nn.products import einsum
+
+# Every product of the models, of operands whose sizes are odd and differ.
+SIZES = {"b": 2, "t": 5, "s": 7, "n": 3, "h": 11, "d": 13, "f": 17, "v": 19}
+EQUATIONS = (
+    "btd,df->btf",
+    "btd,dnh->btnh",
+    "btnh,nhd->btd",
+    "btnh,bsnh->bnts",
+    "bnts,bsnh->btnh",
+    "btd,vd->btv",
+    "bd,df->bf",
+    "d,df->f",
+)
+
+
+def draw_operands(equation, sizes=SIZES):
+    names = equation.split("->")[0].split(",")
+    return [
+        jax.random.normal(jax.random.key(seed), tuple(sizes[axis] for axis in axes))
+        for seed, axes in enumerate(names)
+    ]
+
+
+def value_and_gradients(equation, operands, dtype, result_dtype="float32"):
+    """Return the product, and the gradients of the sum of its squares."""
+
+    def sum_of_squares(left, right):
+        result = einsum(equation, left, right, dtype=dtype, result_dtype=result_dtype)
+        return jnp.square(result.astype(jnp.float32)).sum(), result
+
+    (_, result), gradients = jax.jit(
+        jax.value_and_grad(sum_of_squares, argnums=(0, 1), has_aux=True)
+    )(*operands)
+    return result, gradients
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+@pytest.mark.parametrize(("dtype", "precision"), [("bfloat16", 2**-7), ("float16", 2**-10)])
+def test_narrow_products_and_their_gradients_are_those_of_float32_rounded(
+    equation, dtype, precision
+):
+    operands = draw_operands(equation)
+    actual = jax.tree.leaves(value_and_gradients(equation, operands, dtype))
+    expected = jax.tree.leaves(value_and_gradients(equation, operands, "float32"))
+    for array, other in zip(actual, expected, strict=True):
+        assert array.dtype == jnp.float32
+        np.testing.assert_allclose(array, other, atol=4 * precision * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_no_product_has_wide_operands(equation):
+    def dots(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                yield eqn
+            for inner in jax.tree.leaves(
+                eqn.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr") or hasattr(leaf, "eqns")
+            ):
+                if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                    yield from dots(getattr(inner, "jaxpr", inner))
+
+    def loss(left, right):
+        product = einsum(equation, left, right, dtype="bfloat16", result_dtype="float32")
+        return jnp.square(product).sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*draw_operands(equation))
+    found = list(dots(jaxpr.jaxpr))
+    assert len(found) == 3
+    for eqn in found:
+        assert {operand.aval.dtype for operand in eqn.invars} == {jnp.dtype("bfloat16")}
+        assert eqn.outvars[0].aval.dtype == jnp.float32
+
+
+def test_sums_are_taken_in_32_bits():
+    # In bfloat16, 256 + 1 is 256.
+    ones = jnp.ones((1, 1000))
+    result = einsum("ab,cb->ac", ones, ones, dtype="bfloat16", result_dtype="float32")
+    assert float(result[0, 0]) == 1000.0
+
+
+def test_gradients_have_the_dtypes_of_the_operands():
+    left, right = draw_operands("btd,df->btf")
+    operands = left.astype(jnp.bfloat16), right
+    result, gradients = value_and_gradients("btd,df->btf", operands, "bfloat16", "bfloat16")
+    assert result.dtype == jnp.bfloat16
+    assert [gradient.dtype for gradient in gradients] == [jnp.bfloat16, jnp.float32]
+
+
+def test_float32_is_the_plain_product():
+    operands = draw_operands("btd,df->btf")
+    result, _ = value_and_gradients("btd,df->btf", operands, "float32")
+    np.testing.assert_array_equal(result, jax.jit(jnp.matmul)(*operands))
+
+
+def test_gradients_within_a_scan_and_over_devices_are_the_same():
+    left, right = draw_operands("btd,df->btf", SIZES | {"b": 8, "f": SIZES["d"]})
+    mesh = jax.make_mesh((8,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("b"))
+
+    def loss(left, right):
+        def layer(states, _):
+            product = einsum("btd,df->btf", states, right, dtype="bfloat16", result_dtype="float32")
+            return jnp.tanh(product), None
+
+        return jnp.square(jax.lax.scan(layer, left, None, length=3)[0]).sum()
+
+    gradient = jax.jit(jax.grad(loss, argnums=1))
+    alone, spread = gradient(left, right), gradient(jax.device_put(left, rows), right)
+    np.testing.assert_allclose(spread, alone, rtol=1e-4, atol=1e-4)
