@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from flax_transformer.cli.allocator import restart_with_huge_pages
 from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
+from flax_transformer.cli.compile_cache import keep_compiled_programs
 from flax_transformer.cli.exit_status import run_guarded
 
 PROGRAM = "flax-transformer"
@@ -25,6 +26,9 @@ COMMANDS = {
     "score": "give the log-probability of translations that are already there",
     "average": "average the last checkpoints of a run into one model",
 }
+
+COMPUTING = ("train", "translate", "evaluate", "score")
+"""Commands that compile programs which another run may use again."""
 
 FILTERS = ("translate", "evaluate", "score")
 """Commands that only print: they end when nobody reads any more."""
@@ -75,6 +79,8 @@ def _run_command(name: str, argv: list[str]) -> int:
     logging.basicConfig(
         level=logging.WARNING, format=f"{PROGRAM} {name}: %(levelname)s: %(message)s"
     )
+    if name in COMPUTING:
+        keep_compiled_programs()
     command = importlib.import_module(f"flax_transformer.cli.{name}")
     if name in ("train", "plan"):
         # Their options are the fields of the config file, which are known when that has been read.
