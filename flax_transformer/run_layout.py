@@ -6,6 +6,9 @@ CONFIG_FILE = "config.json"
 TOKENIZER_DIRECTORY = "tokenizer"
 WEIGHTS_FILE = "model.safetensors"
 
+TOKENS_DIRECTORY = "tokens"
+"""The training data's token ids; whoever removes it, gets it made again."""
+
 CHECKPOINT_DIRECTORY = "checkpoints"
 MODEL_DIRECTORY = "model"
 METRICS_FILE = "metrics.jsonl"

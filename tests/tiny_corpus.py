@@ -45,7 +45,7 @@ def make_batches(
     tokenizer: TranslationTokenizer = TOKENIZER,
     seed: int = 0,
     config: PipelineConfig | None = None,
-    **arguments: int,
+    **arguments: Any,
 ) -> grain.DatasetIterator:
     config = config or make_config(batching)
     return make_training_batches(pairs, tokenizer, config, seed=seed, **arguments)

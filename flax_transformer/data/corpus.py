@@ -27,8 +27,16 @@ def spread_evenly(pairs: Sequence[SentencePair], count: int) -> list[SentencePai
     >>> [pair.source for pair in spread_evenly(corpus, 4)]
     ['0', '33', '66', '99']
     """
-    indices = np.linspace(0, len(pairs) - 1, min(len(pairs), count)).astype(int)
-    return read_pairs(pairs, indices.tolist())
+    return read_pairs(pairs, spread_indices(len(pairs), count))
+
+
+def spread_indices(num_pairs: int, count: int) -> list[int]:
+    """Return ``count`` of the indices below ``num_pairs`` (all, if there are fewer), evenly apart.
+
+    >>> spread_indices(100, 4)
+    [0, 33, 66, 99]
+    """
+    return np.linspace(0, num_pairs - 1, min(num_pairs, count)).astype(int).tolist()
 
 
 def _read_pair(pairs: Sequence[SentencePair], index: int) -> SentencePair:

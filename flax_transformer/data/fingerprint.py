@@ -5,18 +5,28 @@ on silently with other data. Here the position carries a fingerprint of its stre
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 
 from flax_transformer.data.batch import Batch
-from flax_transformer.data.corpus import spread_evenly
+from flax_transformer.data.corpus import read_pairs, spread_evenly
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
 
 _NUM_SAMPLED_PAIRS = 1000
+_CHUNK_SIZE = 8192
+
+
+@runtime_checkable
+class DigestedCorpus(Protocol):
+    """A corpus that can tell a hash of all that its pairs depend on without decoding them."""
+
+    def digest(self) -> str | None:
+        """Return the hash, if there is one."""
 
 
 def digest_pairs(pairs: Sequence[SentencePair]) -> str:
@@ -29,6 +39,23 @@ def digest_pairs(pairs: Sequence[SentencePair]) -> str:
     for pair in spread_evenly(pairs, _NUM_SAMPLED_PAIRS):
         sha256.update(repr(tuple(pair)).encode("utf-8", "backslashreplace"))
     return f"{len(pairs)} pairs, {sha256.hexdigest()[:8]}"
+
+
+def digest_all_pairs(pairs: Sequence[SentencePair]) -> str:
+    """Return a SHA-256 of every pair, or of the files that they are decoded from.
+
+    Unlike :func:`digest_pairs` it changes with any of the pairs, at the price of reading them all.
+
+    >>> digest_all_pairs([SentencePair("a", "b")])[:8]
+    'cccb00f1'
+    """
+    if isinstance(pairs, DigestedCorpus) and (digest := pairs.digest()):
+        return digest
+    sha256 = hashlib.sha256()
+    for start in range(0, len(pairs), _CHUNK_SIZE):
+        chunk = read_pairs(pairs, range(start, min(start + _CHUNK_SIZE, len(pairs))))
+        sha256.update(json.dumps(chunk).encode())
+    return sha256.hexdigest()
 
 
 def digest_tokenizer(tokenizer: TranslationTokenizer) -> str:

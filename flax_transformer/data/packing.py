@@ -27,29 +27,29 @@ def pack_best_fit(
     longer = np.maximum(source_lengths, target_lengths)
     if len(longer) and longer.max() > row_length:
         raise ValueError(f"lengths must be at most row_length {row_length}, got {longer.max()}.")
-    free_source = np.full(len(longer), row_length, dtype=np.int64)
+    # Small integers, and few operations on them: this loop takes most of the pipeline's time.
+    free_source = np.full(len(longer), row_length, dtype=np.int32)
     free_target = free_source.copy()
+    free = free_source + free_target
+    order = np.argsort(-longer, kind="stable")
     row_indices = np.zeros(len(longer), dtype=np.int64)
     num_rows = 0
     first_open = 0
     shortest_source = source_lengths.min(initial=row_length)
     shortest_target = target_lengths.min(initial=row_length)
-    for pair in np.argsort(-longer, kind="stable").tolist():
-        source, target = source_lengths[pair], target_lengths[pair]
-        open_rows = slice(first_open, num_rows)
-        left_source = free_source[open_rows] - source
-        left_target = free_target[open_rows] - target
-        left = np.where(
-            (left_source >= 0) & (left_target >= 0), left_source + left_target, 2 * row_length
-        )
-        best = int(left.argmin()) if len(left) else 0
-        if len(left) == 0 or left[best] == 2 * row_length:
-            row = num_rows
-            num_rows += 1
-        else:
-            row = first_open + best
+    lengths = zip(source_lengths[order].tolist(), target_lengths[order].tolist(), strict=True)
+    for pair, (source, target) in zip(order.tolist(), lengths, strict=True):
+        row = num_rows
+        if first_open < num_rows:
+            open_rows = slice(first_open, num_rows)
+            fits = (free_source[open_rows] >= source) & (free_target[open_rows] >= target)
+            best = np.where(fits, free[open_rows], 2 * row_length + 1).argmin()
+            if fits[best]:
+                row = first_open + int(best)
+        num_rows = max(num_rows, row + 1)
         free_source[row] -= source
         free_target[row] -= target
+        free[row] -= source + target
         row_indices[pair] = row
         # The oldest rows fill up first: those that can take no pair any more need no search.
         while first_open < num_rows and (

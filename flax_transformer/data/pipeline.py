@@ -1,8 +1,8 @@
 """The training pipeline: sentence pairs in, an endless stream of batches out, by Grain.
 
-The stream of pairs (shuffled anew every epoch) is cut into windows of many pairs. A window is
-tokenised and packed, or sorted into length buckets, as a whole, in a background thread. What comes
-out of a window is a pure function of its number and the seed, so a position in the stream is two
+The stream of pairs (shuffled anew every epoch) is cut into windows of many pairs. The tokens of a
+window are packed, or sorted into length buckets, as a whole, in a background thread. What comes out
+of a window is a pure function of its number and the seed, so a position in the stream is two
 numbers, the window and the row or batch in it, and resuming is exact. Packed batches may be made of
 several such streams, which many processes share out among themselves.
 """
@@ -12,21 +12,24 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import grain
 
 from flax_transformer.data.bucketing import Bucket, count_rows, make_buckets
-from flax_transformer.data.corpus import spread_evenly
+from flax_transformer.data.corpus import spread_indices
 from flax_transformer.data.fingerprint import (
     FingerprintedDataset,
     digest_pairs,
     digest_tokenizer,
 )
-from flax_transformer.data.rows import is_empty, longer_side, tokenize_pairs
+from flax_transformer.data.rows import longer_side, special_tokens
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.streams import JoinedStreams, find_streams, unfold_stream
+from flax_transformer.data.token_cache import keep_tokens
 from flax_transformer.data.tokenizer import TranslationTokenizer
+from flax_transformer.data.tokens import ReadTokens, TextTokens
 from flax_transformer.data.windows import (
     BucketedWindow,
     PackedWindow,
@@ -101,13 +104,12 @@ class CorpusSummary(NamedTuple):
 
 
 def summarize_corpus(
-    pairs: Sequence[SentencePair], tokenizer: TranslationTokenizer, config: PipelineConfig
+    read_tokens: ReadTokens, num_pairs: int, config: PipelineConfig
 ) -> CorpusSummary:
     """Count the empty and the over-long pairs, in a large corpus among 50,000 spread evenly."""
-    sample = spread_evenly(pairs, _SUMMARY_SIZE)
-    filled = [pair for pair in sample if not is_empty(pair)]
-    lengths = map(longer_side, tokenize_pairs(filled, tokenizer))
-    num_long = sum(length > config.max_length for length in lengths)
+    sample = spread_indices(num_pairs, _SUMMARY_SIZE)
+    filled = read_tokens(sample, None)
+    num_long = sum(longer_side(pair) > config.max_length for pair in filled)
     return CorpusSummary(len(sample), len(sample) - len(filled), num_long)
 
 
@@ -120,13 +122,16 @@ def make_training_batches(
     part_index: int = 0,
     part_count: int = 1,
     row_multiple: int = 1,
+    cache_directory: Path | None = None,
 ) -> grain.DatasetIterator:
     """Return an endless iterator over :class:`Batch`, determined by the arguments.
 
     Each epoch has every usable pair once, in an order of its own. The number of rows of the global
     batch is a multiple of ``row_multiple`` and of ``config.num_streams``; of ``part_count`` equal
     blocks of them the iterator gives number ``part_index``. The global batches do not depend on
-    ``part_count``. Text is segmented at random when the tokenizer has subword regularisation.
+    ``part_count``. Text is segmented at random when the tokenizer has subword regularisation; when
+    it has not, it is tokenised once and the tokens are kept in ``cache_directory``, on which the
+    batches do not depend. Of several processes all must pass the same directory, which they share.
 
     ``get_state`` and ``set_state`` (or ``grain.checkpoint``) save and restore the exact position;
     a position in another stream raises InputError (only ``num_threads`` may change, and
@@ -139,11 +144,18 @@ def make_training_batches(
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
-    _check_corpus(summarize_corpus(pairs, tokenizer, config), config)
     shapes = make_shapes(config, math.lcm(row_multiple, config.num_streams))
     _check_parts(shapes, part_count)
+    text = TextTokens(pairs=pairs, tokenizer=tokenizer)
+    read_tokens: ReadTokens = text
+    if cache_directory is not None and not text.is_random:
+        read_tokens = keep_tokens(text, cache_directory)
+    _check_corpus(summarize_corpus(read_tokens, len(pairs), config), config)
     prepare = PairPreparation(
-        pairs=pairs, tokenizer=tokenizer, max_length=config.max_length, long_pairs=config.long_pairs
+        read_tokens=read_tokens,
+        special=special_tokens(tokenizer),
+        max_length=config.max_length,
+        long_pairs=config.long_pairs,
     )
     make_stream = functools.partial(
         unfold_stream,

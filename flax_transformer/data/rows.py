@@ -55,8 +55,9 @@ def tokenize_pairs(
     else:
         source_ids = [source.sample(pair.source, rng) for pair in pairs]
         target_ids = [target.sample(pair.target, rng) for pair in pairs]
+    source_end, target_end = source.eos_id, target.eos_id  # each look-up asks the model
     return [
-        TokenizedPair([*source_side, source.eos_id], [*target_side, target.eos_id], pair_id)
+        TokenizedPair([*source_side, source_end], [*target_side, target_end], pair_id)
         for source_side, target_side, pair_id in zip(
             source_ids, target_ids, range(len(pairs)) if pair_ids is None else pair_ids, strict=True
         )

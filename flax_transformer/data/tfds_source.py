@@ -1,5 +1,7 @@
 """TFDS datasets as random-access sequences of sentence pairs, read without TensorFlow."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -84,6 +86,19 @@ class TfdsSentencePairs(Sequence[SentencePair]):
     def __repr__(self) -> str:
         languages = f"{self._source_language}-{self._target_language}"
         return f"{type(self).__name__}({self._name}, {languages}, {len(self)} pairs)"
+
+    def digest(self) -> str | None:
+        """Return a SHA-256 of the files that hold the pairs, and of what is taken from them.
+
+        None if the pairs are not in files.
+        """
+        if not self._ranges:
+            return None
+        parts: list[object] = [self._source_language, self._target_language]
+        for file, start, size in self._ranges:
+            with Path(file).open("rb") as stream:
+                parts += [hashlib.file_digest(stream, "sha256").hexdigest(), start, size]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _pair(self, index: int) -> SentencePair:
         try:

@@ -12,61 +12,29 @@ import numpy as np
 
 from flax_transformer.data.batch import Batch
 from flax_transformer.data.bucketing import Bucket, cut_into_batches
-from flax_transformer.data.corpus import read_pairs
 from flax_transformer.data.packing import pack_best_fit
 from flax_transformer.data.rows import (
+    SpecialTokens,
     TokenizedPair,
     fill_rows,
-    is_empty,
     limit_length,
     longer_side,
-    special_tokens,
-    tokenize_pairs,
 )
-from flax_transformer.data.sentence_pair import SentencePair
-from flax_transformer.data.tokenizer import TranslationTokenizer
-from flax_transformer.errors import InputError, one_line
+from flax_transformer.data.tokens import ReadTokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairPreparation:
-    """Read and tokenise the pairs of a window; leave out those that are empty or too long."""
+    """Read the tokens of the pairs of a window; drop, or cut, those that are too long."""
 
-    pairs: Sequence[SentencePair] = field(repr=False)
-    tokenizer: TranslationTokenizer
+    read_tokens: ReadTokens = field(repr=False)
+    special: SpecialTokens
     max_length: int
     long_pairs: Literal["drop", "cut"]
 
     def __call__(self, pair_ids: Sequence[int], rng: np.random.Generator) -> list[TokenizedPair]:
-        """Return the usable pairs of a window, in its order; ``rng`` draws their segmentations.
-
-        Raises:
-            InputError: a pair cannot be read or tokenised; the message names its index.
-        """
-        read = read_pairs(self.pairs, pair_ids)
-        filled = [number for number, pair in enumerate(read) if not is_empty(pair)]
-        tokenized = self._tokenize(
-            [read[number] for number in filled], [pair_ids[number] for number in filled], rng
-        )
-        return limit_length(tokenized, self.max_length, self.long_pairs)
-
-    def _tokenize(
-        self, pairs: Sequence[SentencePair], pair_ids: Sequence[int], rng: np.random.Generator
-    ) -> list[TokenizedPair]:
-        regularized = self.tokenizer.source.subword_regularization > 0
-        try:
-            return tokenize_pairs(
-                pairs, self.tokenizer, rng if regularized else None, pair_ids=pair_ids
-            )
-        except Exception as error:  # whatever the tokenizer raises
-            if len(pairs) == 1:
-                raise InputError(
-                    "pairs must be text that the tokenizer can segment, got "
-                    f"{type(error).__name__} at index {pair_ids[0]}: {one_line(error)}"
-                ) from error
-            for pair, pair_id in zip(pairs, pair_ids, strict=True):
-                self._tokenize([pair], [pair_id], rng)  # raises at the pair that is to blame
-            raise
+        """Return the usable pairs of a window, in its order; ``rng`` draws their segmentations."""
+        return limit_length(self.read_tokens(pair_ids, rng), self.max_length, self.long_pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +57,7 @@ class PackedWindow:
             rng.permutation(num_rows)[row_indices],
             num_rows=num_rows,
             row_length=self.prepare.max_length,
-            special=special_tokens(self.prepare.tokenizer),
+            special=self.prepare.special,
         )
         return [Batch(*arrays) for arrays in zip(*rows, strict=True)]
 
@@ -117,7 +85,7 @@ class BucketedWindow:
                 rng.permutation(bucket.num_rows)[: len(members)],
                 num_rows=bucket.num_rows,
                 row_length=bucket.row_length,
-                special=special_tokens(self.prepare.tokenizer),
+                special=self.prepare.special,
             )
             size = bucket.num_rows // self.part_count
             mine = slice(self.part_index * size, (self.part_index + 1) * size)

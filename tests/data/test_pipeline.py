@@ -23,6 +23,7 @@ from tiny_corpus import (
 from flax_transformer.data.batch import padding_fraction
 from flax_transformer.data.pipeline import PipelineConfig, summarize_corpus
 from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.tokens import TextTokens
 from flax_transformer.errors import InputError
 
 BATCHINGS = ("packed", "bucketed")
@@ -178,7 +179,8 @@ def test_packing_leaves_little_padding():
 def test_over_long_and_empty_pairs_are_dropped_and_counted(caplog):
     bad = [SentencePair("word " * 50, "x"), SentencePair("", "x"), SentencePair("x", " \t")]
     pairs = [*PAIRS, *bad]
-    assert summarize_corpus(pairs, TOKENIZER, make_config("packed")) == (NUM_PAIRS + 3, 2, 1)
+    text = TextTokens(pairs=pairs, tokenizer=TOKENIZER)
+    assert summarize_corpus(text, len(pairs), make_config("packed")) == (NUM_PAIRS + 3, 2, 1)
     with caplog.at_level(logging.WARNING):
         batches = make_batches("packed", pairs=pairs)
     assert "64 training pairs examined, 2 have an empty side" in caplog.text

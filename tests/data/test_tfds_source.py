@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tiny_corpus import make_batches
 
+from flax_transformer.data.fingerprint import digest_all_pairs
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sources import DataConfig, load_sentence_pairs
 from flax_transformer.data.tfds_source import RecordRange, TfdsSentencePairs, locate_record
@@ -74,6 +75,41 @@ def test_a_dataset_is_read_by_name(prepared: Path) -> None:
     assert list(load_sentence_pairs(config, "validation")) == list(
         load_sentence_pairs(tiny(prepared), "validation")
     )
+
+
+def test_digests_are_those_of_the_files_and_of_what_is_taken(damageable: Path) -> None:
+    configs = [tiny(damageable), tiny(damageable, "en", "de")]
+    splits = ["train", "train[:50%]", "train[50%:]", "validation"]
+
+    def digests() -> list[str]:
+        return [
+            digest_all_pairs(load_sentence_pairs(config, split))
+            for config in configs
+            for split in splits
+        ]
+
+    before = digests()
+    assert len(set(before)) == 8
+    assert digests() == before
+    # An unused byte of the last block: no pair is other than before, but the file is.
+    path = min(damageable.glob("*validation*"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert [old == new for old, new in zip(before, digests(), strict=True)] == [
+        *[True] * 3,
+        False,
+    ] * 2
+
+
+def test_pairs_that_are_in_no_file_have_digests_of_their_own() -> None:
+    corpora = [
+        TfdsSentencePairs(
+            [{"de": text, "en": text}], name="mock", source_language="de", target_language="en"
+        )
+        for text in ("eins", "zwei")
+    ]
+    assert digest_all_pairs(corpora[0]) != digest_all_pairs(corpora[1])
 
 
 def test_sub_splits_are_a_partition(prepared: Path) -> None:
