@@ -48,7 +48,8 @@ class TransformerConfig:
         compute_dtype: of the states; softmax, normalisation and the sums of the loss are float32.
             float16 needs ``training.loss_scale``.
         product_dtype: of the operands of matrix products, forward and backward; None for
-            ``compute_dtype``. bfloat16 with states in float32 is the fastest choice on CPUs.
+            ``compute_dtype``. bfloat16 with states in float32 is the fastest choice on CPUs;
+            float16 needs ``training.loss_scale``. Attention to a cache keeps to ``compute_dtype``.
         scan_layers: compile one layer and loop over stacked parameters, so that the time to
             compile does not grow with depth.
         remat: what of a layer is computed again in the backward pass instead of being kept; see

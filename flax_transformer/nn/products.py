@@ -15,6 +15,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float
+from flax_transformer.parallel.activation_sharding import is_spread
 
 
 def einsum(
@@ -28,7 +29,7 @@ def einsum(
     """Return ``jnp.einsum(equation, left, right)``, computed on operands of ``dtype``.
 
     Cotangents are rounded to ``dtype``, too, before they are multiplied; the gradients have the
-    dtypes of ``left`` and ``right``. Sums are taken in float32.
+    dtypes of ``left`` and ``right``.
 
     Args:
         equation: of two operands and a result, each index in at least two of the three.
@@ -81,7 +82,7 @@ def _narrow_einsum_forward(
     equation: str, dtypes: _Dtypes, left: Float[Array, "..."], right: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], _Operands]:
     operands = left.astype(dtypes.operands), right.astype(dtypes.operands)
-    return _multiply(equation, *operands).astype(dtypes.result), operands
+    return _multiply(equation, *operands, dtypes.result), operands
 
 
 def _narrow_einsum_backward(
@@ -93,20 +94,44 @@ def _narrow_einsum_backward(
     cotangent = cotangent.astype(dtypes.operands)
     # Each gradient is the product of the other operand with the cotangent, over the axes of both
     # that it lacks.
-    left_gradient = _multiply(f"{result},{right_axes}->{left_axes}", cotangent, right)
-    right_gradient = _multiply(f"{result},{left_axes}->{right_axes}", cotangent, left)
-    return left_gradient.astype(dtypes.left), right_gradient.astype(dtypes.right)
+    left_gradient = _multiply(f"{result},{right_axes}->{left_axes}", cotangent, right, dtypes.left)
+    right_gradient = _multiply(f"{result},{left_axes}->{right_axes}", cotangent, left, dtypes.right)
+    return left_gradient, right_gradient
 
 
 _narrow_einsum.defvjp(_narrow_einsum_forward, _narrow_einsum_backward)
 
 
 def _multiply(
-    equation: str, left: Float[Array, "..."], right: Float[Array, "..."]
+    equation: str,
+    left: Float[Array, "..."],
+    right: Float[Array, "..."],
+    result_dtype: jnp.dtype,
 ) -> Float[Array, "..."]:
+    """Return the product, in the dtype that devices shall add up their parts of it in."""
     if jax.default_backend() == "cpu":
-        equation, left, right = _sum_over_last_axes(equation, left, right)
-    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
+        if is_spread():
+            equation, left, right = _order_as_result(equation, left, right)
+        else:
+            equation, left, right = _sum_over_last_axes(equation, left, right)
+    return jnp.einsum(equation, left, right, preferred_element_type=result_dtype)
+
+
+def _order_as_result(
+    equation: str, left: Float[Array, "..."], right: Float[Array, "..."]
+) -> tuple[str, Float[Array, "..."], Float[Array, "..."]]:
+    """Order a product so that the result begins with what the left operand alone has.
+
+    XLA's CPU backend has no product of 16-bit numbers with a 32-bit result for the other order of
+    the gradients of attention. A layout of its liking cannot be asked for where devices share the
+    work: it would not be split over them.
+    """
+    inputs, result = equation.split("->")
+    left_axes, right_axes = inputs.split(",")
+    own = next((axis for axis in result if (axis in left_axes) != (axis in right_axes)), "")
+    if own in right_axes:
+        return f"{right_axes},{left_axes}->{result}", right, left
+    return equation, left, right
 
 
 def _sum_over_last_axes(

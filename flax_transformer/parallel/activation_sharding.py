@@ -38,6 +38,16 @@ def sharded_activations(mesh: Mesh, rules: ShardingRules) -> Iterator[None]:
         _PLACEMENT.reset(token)
 
 
+def is_spread() -> bool:
+    """Tell whether what is traced now will run on several devices together.
+
+    >>> is_spread()
+    False
+    """
+    placement = _PLACEMENT.get()
+    return placement is not None and placement.mesh.size > 1
+
+
 def constrain(array: Float[Array, "..."], *axes: str) -> Float[Array, "..."]:
     """Return ``array``, to lie as the logical ``axes`` of its dimensions say; ``_`` is whole.
 
