@@ -52,10 +52,11 @@ class ExperimentConfig:
                 f"pipeline.max_length must be at most model.max_positions = "
                 f"{self.model.max_positions}, got {self.pipeline.max_length}."
             )
-        if self.model.compute_dtype == "float16" and self.training.loss_scale.initial is None:
+        dtypes = (self.model.compute_dtype, self.model.product_dtype)
+        if "float16" in dtypes and self.training.loss_scale.initial is None:
             raise InputError(
-                "training.loss_scale.initial must be set when model.compute_dtype is float16, got "
-                "None. 32768 is a good start."
+                "training.loss_scale.initial must be set when model.compute_dtype or "
+                "model.product_dtype is float16, got None. 32768 is a good start."
             )
         if self.model.share_source_target_embedding and not self.tokenizer.shared:
             raise InputError(

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from flax_transformer.errors import InputError
+
 Attachments: TypeAlias = Mapping[str, str]
 """The content of files, in base64, by their path below the run's work directory."""
 
@@ -32,7 +34,11 @@ def unpack_files(attachments: Attachments, directory: Path) -> list[str]:
 
     Raises:
         OSError: a file cannot be written.
+        InputError: a name leads out of ``directory``.
     """
+    for name in attachments:
+        if not (directory / name).resolve().is_relative_to(directory.resolve()):
+            raise InputError(f"files of a checkpoint must lie below {directory}, got {name!r}.")
     missing = [name for name in attachments if not (directory / name).exists()]
     for name in missing:
         path = directory / name

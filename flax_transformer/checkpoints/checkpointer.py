@@ -243,12 +243,12 @@ class Checkpointer:
     ) -> Exception | None:
         """Start writing the state, if it is not there; return the error if that fails already."""
         step = int(state.step)
+        self._scores[step] = metrics.get(self._best_metric, self._scores.get(step))
         if step in self.steps():
             return None
         self._last_saved = step
         if not self._directory.is_dir():  # Orbax would make it anew, without a lock
             return FileNotFoundError("the directory is gone")
-        self._scores[step] = metrics.get(self._best_metric)
         items = {
             contents.STATE_ITEM: ocp.args.PyTreeSave(state),
             contents.BATCHES_ITEM: grain.checkpoint.CheckpointSave(batches),

@@ -1,7 +1,7 @@
 """Notice when a training goes wrong: updates that are left out, and a loss that rises."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from flax_transformer.errors import DivergenceError
@@ -10,6 +10,12 @@ from flax_transformer.training.training_config import TrainingConfig
 _DECAY = 0.95
 _WARMUP = 20
 """Losses that are averaged before an average counts."""
+
+# Names in the metrics of a checkpoint.
+_AVERAGE = "loss_average"
+_NUM_LOSSES = "num_losses_averaged"
+_LOWEST = "lowest_loss_average"
+_LOWEST_STEP = "lowest_loss_average_step"
 
 
 class StepOutcome(NamedTuple):
@@ -44,15 +50,33 @@ class DivergenceWatch:
         config: says when.
         advise: is told the last step whose parameters are known to be good, and returns what to do
             now, for the message.
+        start_step: steps already done.
+        metrics: those of the checkpoint that the run goes on from, with :meth:`as_metrics` in them.
     """
 
-    def __init__(self, config: TrainingConfig, advise: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        advise: Callable[[int], str],
+        *,
+        start_step: int = 0,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        stored = metrics or {}
         self._config = config
         self._advise = advise
-        self._average = 0.0
-        self._num_losses = 0
-        self._lowest = math.inf
-        self._lowest_step = 0
+        self._last_update = start_step
+        self._average = stored.get(_AVERAGE, 0.0)
+        self._num_losses = int(stored.get(_NUM_LOSSES, 0))
+        self._lowest = stored.get(_LOWEST, math.inf)
+        self._lowest_step = int(stored.get(_LOWEST_STEP, 0))
+
+    def as_metrics(self) -> dict[str, float]:
+        """Return what a run needs to go on watching, to be stored with a checkpoint."""
+        metrics = {_AVERAGE: self._average, _NUM_LOSSES: float(self._num_losses)}
+        if self._lowest < math.inf:
+            metrics |= {_LOWEST: self._lowest, _LOWEST_STEP: float(self._lowest_step)}
+        return metrics
 
     def check(self, outcome: StepOutcome) -> None:
         """Take note of a step.
@@ -63,13 +87,16 @@ class DivergenceWatch:
         config = self._config
         if outcome.num_skipped_in_a_row >= config.max_skipped_steps:
             # The last update may have spoilt the parameters: their loss has not been finite.
-            last_good = outcome.step - outcome.num_skipped_in_a_row - 1
+            last_good = self._last_update - 1
             raise DivergenceError(
                 f"the updates of {outcome.num_skipped_in_a_row} steps in a row were left out: the "
                 f"loss of step {outcome.step} is {outcome.loss}, its gradient norm "
                 f"{outcome.gradient_norm}; {self._advise(last_good)}"
             )
-        if not outcome.is_finite or config.max_loss_rise is None:
+        if not outcome.is_finite:
+            return
+        self._last_update = outcome.step
+        if config.max_loss_rise is None:
             return
         self._num_losses += 1
         decay = min(_DECAY, 1.0 - 1.0 / self._num_losses)  # a plain mean at first

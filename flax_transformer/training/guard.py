@@ -53,7 +53,7 @@ class Guard(flax.struct.PyTreeNode):
         num_skipped_in_a_row: updates left out since the last one that was made, those not counted
             that a smaller loss scale may mend.
         loss_scale: what the loss is multiplied by before gradients are taken; 1 for no scaling.
-        num_updates_at_scale: updates made in a row at this scale.
+        num_updates_at_scale: updates made in a row at this scale, where the loss is scaled.
     """
 
     num_skipped: Int[Array, ""]

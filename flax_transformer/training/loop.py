@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -86,6 +87,7 @@ def train(
     rules: ShardingRules = ShardingRules(),
     attachments: Attachments | None = None,
     start: Start = Start(),
+    begin: Callable[[], None] = lambda: None,
 ) -> TrainingResult:
     """Train from the latest checkpoint in ``workdir``, or from the start, to ``num_steps``.
 
@@ -105,6 +107,7 @@ def train(
         rules: how arrays lie on the mesh.
         attachments: files that every checkpoint carries, such as config and tokenizer.
         start: what to begin with.
+        begin: called once the state to begin with is there, before anything is written.
 
     Raises:
         DivergenceError: too many updates were left out, or the loss has risen.
@@ -130,6 +133,8 @@ def train(
         else:
             say(f"resuming after step {int(state.step):,} of {config.num_steps:,}")
         start_step = int(state.step)
+        begin()
+        metrics = checkpointer.metrics(start_step)
         examples = ExamplesLog(workdir, start_step=start_step, every_step=config.log_examples)
         with MetricsLog(
             workdir,
@@ -145,7 +150,13 @@ def train(
                 checkpointer=checkpointer,
                 log=log,
                 examples=examples,
-                best=BestScore.from_metrics(checkpointer.metrics(start_step)),
+                best=BestScore.from_metrics(metrics),
+                watch=DivergenceWatch(
+                    config,
+                    functools.partial(_advise, checkpointer),
+                    start_step=start_step,
+                    metrics=metrics,
+                ),
                 evaluate=evaluate,
                 export_best=export_best,
             )
@@ -164,21 +175,22 @@ class _Loop:
     log: MetricsLog
     examples: ExamplesLog
     best: BestScore
+    watch: DivergenceWatch
     evaluate: Evaluate
     export_best: ExportBest
 
     def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
         """Train to the last step, or until something ends the run."""
         config = self.config
-        watch = DivergenceWatch(config, self._advise)
 
         def check_step(outcome: StepOutcome) -> None:
             self.examples.write(outcome)
-            watch.check(outcome)
+            self.watch.check(outcome)
 
         meter = StepMeter(check_step)
         agreement = AnyProcess()
         step = int(state.step)
+        is_evaluation_due = is_save_due = False
         with InterruptionGuard() as interruption:
             # The evaluation of this step failed, or nobody asked for it when the step was saved.
             if self._is_evaluation_due(step) and DEV_SCORE not in self.checkpointer.metrics(step):
@@ -194,23 +206,23 @@ class _Loop:
                 is_last = step == config.num_steps
                 if is_last or step % config.log_every == 0:
                     self.log.write(step, self._report(step, meter))
-                if self._is_evaluation_due(step):
+                is_evaluation_due |= self._is_evaluation_due(step)
+                is_save_due |= is_evaluation_due or step % config.checkpoint_every == 0
+                if is_save_due or is_interrupted:
                     with meter.paused():
-                        self._evaluate_and_save(state, batches)
-                elif step % config.checkpoint_every == 0 or is_interrupted:
-                    with meter.paused():
-                        # Where updates are left out there is nothing new, and good checkpoints
-                        # must not give way to what may be spoilt.
-                        if is_interrupted or not meter.is_skipping:
+                        if is_interrupted:
                             self._save(state, batches, {})
+                        # Where updates are left out there is nothing new, and good checkpoints
+                        # must not give way to what may be spoilt: it is put off.
+                        elif is_last or not meter.is_skipping:
+                            self._save_in_turn(state, batches, evaluate=is_evaluation_due)
+                            is_evaluation_due = is_save_due = False
                 else:
-                    self.checkpointer.retry_if_failed(
-                        state, batches, metrics=self.best.as_metrics()
-                    )
+                    self.checkpointer.retry_if_failed(state, batches, metrics=self._memory())
                 if is_interrupted:
                     break
             # Within the guard: a signal must not end the process while it is saving.
-            self.checkpointer.finish(state, batches, metrics=self.best.as_metrics())
+            self.checkpointer.finish(state, batches, metrics=self._memory())
             # Once more for a signal since then: what follows training shall not begin after it.
             is_interrupted = agreement.settle(interruption.requested is not None)
         if is_interrupted:
@@ -232,21 +244,16 @@ class _Loop:
         num_updates = step - 1 - report.get("num_skipped", 0.0)
         return report | {"learning_rate": float(self.schedule(num_updates))}
 
-    def _advise(self, last_good: int) -> str:
-        # Should the save in flight fail, what is there already is what can be named.
-        with contextlib.suppress(InputError):
-            self.checkpointer.wait()
-        steps = self.checkpointer.steps()
-        good = [step for step in steps if step <= last_good]
-        later = ", ".join(str(step) for step in steps if step > last_good)
-        return (
-            f"the last checkpoint known to be good is {f'step {good[-1]}' if good else 'none'}"
-            + (f" (to go on from it, delete those after it: {later})" if good and later else "")
-            + ". Try a lower --optimizer.learning-rate or a longer --optimizer.warmup-steps."
-        )
+    def _save_in_turn(
+        self, state: TrainState, batches: grain.DatasetIterator, *, evaluate: bool
+    ) -> None:
+        if evaluate:
+            self._evaluate_and_save(state, batches)
+        else:
+            self._save(state, batches, {})
 
     def _evaluate_and_save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        best_before = self.best.as_metrics()
+        before = self._memory()
         try:
             scores = dict(self.evaluate(state.params))
             # Before the checkpoint, which remembers the score: should the process die in between,
@@ -254,7 +261,7 @@ class _Loop:
             if self.best.update(scores[DEV_SCORE]):
                 self.export_best(state.params)
         except Exception:  # what has been trained shall not be lost with an evaluation
-            self.checkpointer.save(state, batches, metrics=best_before)
+            self.checkpointer.save(state, batches, metrics=before)
             raise
         self.log.write(int(state.step), scores)
         self._save(state, batches, scores)
@@ -262,4 +269,23 @@ class _Loop:
     def _save(
         self, state: TrainState, batches: grain.DatasetIterator, scores: Mapping[str, float]
     ) -> None:
-        self.checkpointer.save(state, batches, metrics={**scores, **self.best.as_metrics()})
+        self.checkpointer.save(state, batches, metrics={**scores, **self._memory()})
+
+    def _memory(self) -> dict[str, float]:
+        """Return what the run must remember beside its state."""
+        return self.best.as_metrics() | self.watch.as_metrics()
+
+
+def _advise(checkpointer: Checkpointer, last_good: int) -> str:
+    """Say what to do about a run that does no good any more since ``last_good``."""
+    # Should the save in flight fail, what is there already is what can be named.
+    with contextlib.suppress(InputError):
+        checkpointer.wait()
+    steps = checkpointer.steps()
+    good = [step for step in steps if step <= last_good]
+    later = ", ".join(str(step) for step in steps if step > last_good)
+    return (
+        f"the last checkpoint known to be good is {f'step {good[-1]}' if good else 'none'}"
+        + (f" (to go on from it, delete those after it: {later})" if good and later else "")
+        + ". Try a lower --optimizer.learning-rate or a longer --optimizer.warmup-steps."
+    )

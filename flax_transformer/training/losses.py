@@ -98,7 +98,7 @@ def linear_cross_entropy(
     if vocab_chunks == 1:
         return _losses(sum_part(table, labels), vocab_size, label_smoothing)
     # Of the first chunks all have one size, for a scan; what is left over is one more part.
-    size = vocab_size // vocab_chunks
+    size = -(-vocab_size // vocab_chunks)
     num_whole = vocab_size // size
     whole, rest = jnp.split(table, [num_whole * size])
     sum_part = jax.checkpoint(sum_part)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from flax_transformer.errors import InputError
+from flax_transformer.tree_paths import join_path
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "adafactor"]
 ScheduleName: TypeAlias = Literal["inverse_sqrt", "cosine", "constant"]
@@ -131,4 +132,7 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
 
 
 def _is_decayed(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    # By name: where layers are stacked, their biases and scales are matrices, too.
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: join_path(path).rpartition("/")[-1] in ("kernel", "embedding"), params
+    )

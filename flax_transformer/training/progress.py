@@ -25,7 +25,8 @@ class StepMeter:
         check_step: is told what came of every step, and may raise.
 
     Attributes:
-        is_skipping: whether the update of the last step that was read was left out.
+        is_skipping: whether the update of the last step that was read was left out, and not for
+            the scale of its loss.
     """
 
     def __init__(self, check_step: Callable[[StepOutcome], None]) -> None:
@@ -58,7 +59,7 @@ class StepMeter:
             loss_scale=float(metrics.loss_scale),
             pair_ids=batch_pair_ids(batch),
         )
-        self.is_skipping = not outcome.is_finite
+        self.is_skipping = not outcome.is_finite and outcome.loss_scale == 1.0
         self._check_step(outcome)
         self._num_skipped = int(metrics.num_skipped)
         self._loss_scale = outcome.loss_scale

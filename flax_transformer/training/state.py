@@ -44,7 +44,8 @@ def init_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer_state=optimizer.init(params),
+        # Gradients are float32, and so will be what is averaged of them.
+        optimizer_state=optimizer.init(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)),
         dropout_key=jax.random.key_data(dropout_key),
         guard=init_guard(loss_scale),
     )

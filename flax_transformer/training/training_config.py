@@ -13,15 +13,15 @@ class TrainingConfig:
     """How long to train, and what to do how often.
 
     Attributes:
-        num_steps: updates of the parameters.
+        num_steps: updates of the parameters, those counted that are left out.
         checkpoint_every: steps between checkpoints; each evaluation makes one, too. None is made
-            while updates are left out.
+            while updates are left out: it is put off.
         eval_every: steps between evaluations on the dev set.
         log_every: steps between lines of the log.
         seed: of parameters, dropout, and the order of the data.
         label_smoothing: ε of the smoothed labels.
         accumulation_steps: parts that a batch is computed in, to save memory; the result is the
-            same.
+            same, but for the masks of dropout.
         vocab_chunks: parts of the vocabulary that the loss is computed in, to save memory; the
             result is the same.
         logits_dtype: of the logits; the sums over them are float32.

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from process_group import wait_until
 from tiny_checkpoints import (
     assert_same,
     make_batches,
@@ -189,19 +190,22 @@ def test_a_failed_save_is_made_good_when_there_is_space_again(
             batches = make_batches()
 
             def make_space() -> None:
-                while caplog.text.count("Trying again") < 2:
-                    time.sleep(0.01)
+                wait_until(lambda: caplog.text.count("Trying again") >= 2)
                 ballast.unlink()
 
-            cleaner = threading.Thread(target=make_space)
+            cleaner = threading.Thread(target=make_space, daemon=True)
             cleaner.start()
             checkpointer.save(make_large_state(2), batches, metrics={})
             step = 2
-            while checkpointer.steps() == [1]:  # the loop of a trainer
+
+            def train_a_step() -> bool:
+                nonlocal step
                 step += 1
                 next(batches)
                 checkpointer.retry_if_failed(make_large_state(step), batches, metrics={"bleu": 3})
-                time.sleep(0.01)
+                return checkpointer.steps() != [1]
+
+            wait_until(train_a_step)
             cleaner.join()
             assert "checkpoint of step 2 cannot be saved" in caplog.text
             assert "No space left on device. Trying again in 0.05 s with step" in caplog.text
@@ -295,21 +299,26 @@ def test_kill_9_in_a_save_loses_nothing_complete(tmp_path: Path, delay: float) -
     assert not list(tmp_path.glob("*tmp*"))
 
 
+def kill_in_first_save(directory: Path) -> bool:
+    """Return whether the kill came before the save was complete."""
+    with start_saving(directory, "make_large_state") as process:
+        wait_until(lambda: any(directory.glob("*tmp*")) or process.poll() is not None)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    return not reader.list_steps(directory)
+
+
 def test_kill_9_in_the_first_save_begins_anew_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with start_saving(tmp_path, "make_large_state") as process:
-        while not list(tmp_path.glob("*tmp*")):
-            time.sleep(0.0005)
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    assert reader.list_steps(tmp_path) == []
-    with open_checkpointer(tmp_path) as checkpointer:
+    attempts = (tmp_path / str(number) for number in range(10))
+    directory = next(filter(kill_in_first_save, attempts))
+    with open_checkpointer(directory) as checkpointer:
         restored = checkpointer.restore_latest(like=make_state(0), batches=make_batches())
         assert restored is None
-        assert f"no complete checkpoint in {tmp_path}; starting from step 0" in caplog.text
+        assert f"no complete checkpoint in {directory}; starting from step 0" in caplog.text
         checkpointer.save(make_state(1), make_batches(), metrics={})
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "1"}
+    assert {path.name for path in directory.iterdir()} == {".lock", "1"}
 
 
 def test_stale_temporary_directories_are_removed(tmp_path: Path) -> None:

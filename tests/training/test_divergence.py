@@ -87,8 +87,10 @@ def test_steps_that_were_left_out_do_not_count_as_losses():
 @pytest.mark.parametrize("max_loss_rise", [None, 3.0])
 def test_updates_left_out_in_a_row_end_a_run(max_loss_rise):
     watch = make_watch(max_skipped_steps=3, max_loss_rise=max_loss_rise)
-    for in_a_row in (1, 2, 0, 1, 2):
-        watch.check(outcome(7, math.nan, gradient_norm=math.nan, in_a_row=in_a_row))
+    for step, in_a_row in ((3, 1), (4, 2), (6, 1), (7, 2)):
+        if step == 6:
+            watch.check(outcome(5, 2.5))
+        watch.check(outcome(step, math.nan, gradient_norm=math.nan, in_a_row=in_a_row))
     # Step 5 made the last update, which may have spoilt what steps 6 to 8 could not repair.
     with pytest.raises(DivergenceError) as raised:
         watch.check(outcome(8, 2.5, gradient_norm=math.inf, in_a_row=3))
@@ -96,3 +98,17 @@ def test_updates_left_out_in_a_row_end_a_run(max_loss_rise):
         "the updates of 3 steps in a row were left out: the loss of step 8 is 2.5, its gradient "
         "norm inf; good until step 4"
     )
+
+
+def test_a_run_that_goes_on_remembers_what_it_watched():
+    losses = [3.0 - 0.05 * step for step in range(30)] + [4.5] * 60
+    unbroken = check_all(make_watch(max_loss_rise=1.0), losses)
+    broken = make_watch(max_loss_rise=1.0)
+    assert check_all(broken, losses[:31]) is None
+    resumed = DivergenceWatch(
+        TrainingConfig(max_loss_rise=1.0),
+        "good until step {}".format,
+        start_step=31,
+        metrics=broken.as_metrics(),
+    )
+    assert check_all(resumed, losses[31:]) + 31 == unbroken

@@ -44,9 +44,16 @@ def assert_trained_nothing(before, after):
     chex.assert_trees_all_equal(before.optimizer_state, after.optimizer_state)
 
 
+def test_a_checkpoint_waits_for_an_update_that_is_made(tmp_path, run_training):
+    options = {"checkpoint_every": 1, "eval_every": 3, "keep_last": 9}
+    run_training(tmp_path, spoilt=[3], num_steps=5, **options)
+    assert list_steps(tmp_path / "checkpoints") == [1, 2, 4, 5]
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_named(tmp_path, run_training, tiny_task, caplog):
-    options = {"num_steps": 5, "checkpoint_every": 1, "keep_last": 9}
-    state = run_training(tmp_path, spoilt=[3], eval_every=3, **options).result.state
+    options = {"checkpoint_every": 1, "eval_every": 9, "keep_last": 9}
+    run_training(tmp_path, spoilt=[3], num_steps=3, **options)
+    state = run_training(tmp_path, num_steps=5, **options).result.state
     assert list_steps(tmp_path / "checkpoints") == [1, 2, 3, 4, 5]
     assert (int(state.guard.num_skipped), int(state.guard.num_skipped_in_a_row)) == (1, 0)
     states = {step: restore(tmp_path, step, like=state) for step in (2, 3, 4)}

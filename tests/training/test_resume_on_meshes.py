@@ -11,7 +11,6 @@ from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 SAVED_ON = MeshConfig(data=1, fsdp=4, tensor=2)
 # Batches have 8 rows, whatever the mesh.
 RESUMED_ON = {
-    "8": SAVED_ON,
     "4": MeshConfig(data=1, fsdp=2, tensor=2),
     "2": MeshConfig(data=1, fsdp=2, tensor=1),
     "1": MeshConfig(data=1, fsdp=1, tensor=1),

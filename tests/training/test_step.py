@@ -160,9 +160,8 @@ def run_with_dropout(*sizes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
-def test_eight_devices_compute_what_one_computes_with_dropout(sizes):
-    assert_same(run_with_dropout(*sizes), run_with_dropout(1, 1, 1))
+def test_eight_devices_compute_what_one_computes_with_dropout():
+    assert_same(run_with_dropout(2, 2, 2), run_with_dropout(1, 1, 1))
 
 
 def test_dropout_changes_the_loss():
