@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +61,7 @@ def start_process(
     )
 
 
-def finish(*processes: subprocess.Popen[str], timeout: float = 120.0) -> list[Ended]:
+def finish(*processes: subprocess.Popen[str], timeout: float = 600.0) -> list[Ended]:
     """Wait for all processes; those that are there after ``timeout`` seconds are killed."""
 
     def wait(process: subprocess.Popen[str]) -> Ended:
@@ -73,6 +75,18 @@ def finish(*processes: subprocess.Popen[str], timeout: float = 120.0) -> list[En
 
     with ThreadPoolExecutor(len(processes)) as pool:
         return list(pool.map(wait, processes))
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 300.0) -> None:
+    """Wait until ``condition()`` is true.
+
+    Raises:
+        AssertionError: it is still false after ``timeout`` seconds.
+    """
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {timeout} s"
+        time.sleep(0.002)
 
 
 def find_free_port() -> int:

@@ -13,6 +13,7 @@ import jax
 
 from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.errors import InputError
+from flax_transformer.parallel.processes import wait_for_all
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 NUM_PROCESSES = "JAX_NUM_PROCESSES"
@@ -123,6 +124,8 @@ def initialize_distributed(*, start_timeout: int, heartbeat_timeout: int) -> Non
         raise InputError(f"--distributed must find its processes ({launch}): {error}") from error
     finally:
         watchdog.cancel()
+    # The first meeting has a time limit of its own: before one process does something for all.
+    wait_for_all("start")
 
 
 def find_launch(environment: Mapping[str, str]) -> Launch:
@@ -139,9 +142,11 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
     process_id = _read_int(environment, _PROCESS_ID_NAMES)
     is_explicit = any(name in environment for name in (COORDINATOR, NUM_PROCESSES, PROCESS_ID))
     launcher = None if is_explicit else _detect_launcher(environment)
+    if launcher is not None:
+        return Launch(launcher, None, None, None)
     if is_explicit:
         _check_complete(coordinator, num_processes, process_id)
-    elif launcher is None:
+    else:
         raise InputError(
             "--distributed must be started by a launcher, got none. Set "
             f"{COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID} for each process (an indexed "

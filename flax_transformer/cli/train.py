@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -46,10 +47,10 @@ def main(argv: list[str]) -> int:
     )
     add_distributed_arguments(parser)
     wants_help = bool({"-h", "--help"} & set(argv))
-    if wants_help and not any(argument.startswith("--config") for argument in argv):
+    arguments, overrides = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
+    if wants_help and arguments.config is None:
         parser.print_help()
         return 0
-    arguments, overrides = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
     for name in ("config", "workdir"):
         if getattr(arguments, name) is None and not wants_help:
             typos = [option.split("=")[0] for option in overrides if "." not in option]
@@ -74,5 +75,7 @@ def main(argv: list[str]) -> int:
     if not is_complete:
         # The data have begun anew: what follows goes on from there.
         again = [argument for argument in argv if argument != "--restart-data"]
-        say(f"stopped early; to resume, give these options: {shlex.join(again)}")
+        is_script = Path(sys.argv[0]).name == "train.py"
+        program = "python train.py" if is_script else "flax-transformer train"
+        say(f"stopped early; to resume: {program} {shlex.join(again)}")
     return 0 if is_complete else EXIT_INTERRUPTED

@@ -1,13 +1,14 @@
 """An experiment from its config to its test score."""
 
 import contextlib
+import tempfile
 import time
 from pathlib import Path
 
 import grain
 
 from flax_transformer.array_types import Parameters
-from flax_transformer.checkpoints.attachments import pack_files
+from flax_transformer.checkpoints.attachments import Attachments, pack_files
 from flax_transformer.checkpoints.directory_lock import lock_directory
 from flax_transformer.config import ExperimentConfig, save_config
 from flax_transformer.data.pipeline import make_training_batches
@@ -23,8 +24,14 @@ from flax_transformer.experiment.selection import (
 from flax_transformer.experiment.setting import Corpus, Setting, load_corpus, make_setting
 from flax_transformer.models.parameters import abstract_parameters, num_parameters
 from flax_transformer.parallel.mesh import batch_part, make_mesh, num_batch_shards
-from flax_transformer.parallel.processes import fetch, is_first_process, say, wait_for_all
-from flax_transformer.run_layout import CONFIG_FILE, TOKENIZER_DIRECTORY
+from flax_transformer.parallel.processes import (
+    do_once,
+    fetch,
+    is_first_process,
+    say,
+    wait_for_all,
+)
+from flax_transformer.run_layout import CONFIG_FILE, TOKENIZER_DIRECTORY, TOKENS_DIRECTORY
 from flax_transformer.training.loop import DEV_SCORE, Ending, Start, train
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
 
@@ -39,8 +46,9 @@ def run_experiment(
 ) -> bool:
     """Train, or go on training, what ``config`` describes; then choose on dev and test once.
 
-    ``workdir`` gets ``config.json``, ``tokenizer/``, ``checkpoints/``, ``metrics.jsonl``,
-    ``tensorboard/``, ``model/`` (the best parameters so far) and, at the end, ``results.json``.
+    ``workdir`` gets ``config.json``, ``tokenizer/``, ``tokens/``, ``checkpoints/``,
+    ``metrics.jsonl``, ``tensorboard/``, ``model/`` (the best parameters so far) and, at the end,
+    ``results.json``.
     Every process of a run on several hosts calls this with the same arguments; ``workdir`` must be
     one directory that all of them share.
 
@@ -83,12 +91,6 @@ def _run(
         config, corpus, mesh, workdir, init_from=init_from, restart_data=restart_data
     )
     batches = _make_batches(setting)
-    if is_first_process():
-        # Only now: what cannot work leaves the directory as it was.
-        setting.tokenizer.save(workdir / TOKENIZER_DIRECTORY)
-        save_config(setting.config, workdir / CONFIG_FILE)
-    wait_for_all("config and tokenizer")
-
     start = Start(params=setting.initial_params, restart_data=restart_data, strict=strict)
     ending = _train(setting, batches, start)
     if ending is Ending.INTERRUPTED:
@@ -130,10 +132,24 @@ def _train(setting: Setting, batches: grain.DatasetIterator, start: Start) -> En
         evaluate=evaluate,
         export_best=lambda params: export_model(setting, fetch(params)),
         rules=config.sharding,
-        attachments=pack_files(setting.workdir, [CONFIG_FILE, TOKENIZER_DIRECTORY]),
+        attachments=_pack_setting(setting),
         start=start,
+        # Only then: what cannot work leaves the directory as it was.
+        begin=lambda: do_once(lambda: _save_setting(setting, setting.workdir), "the start"),
     )
     return result.ending
+
+
+def _save_setting(setting: Setting, directory: Path) -> None:
+    setting.tokenizer.save(directory / TOKENIZER_DIRECTORY)
+    save_config(setting.config, directory / CONFIG_FILE)
+
+
+def _pack_setting(setting: Setting) -> Attachments:
+    """Return the files of :func:`_save_setting`, to go with every checkpoint."""
+    with tempfile.TemporaryDirectory() as directory:
+        _save_setting(setting, Path(directory))
+        return pack_files(Path(directory), [CONFIG_FILE, TOKENIZER_DIRECTORY])
 
 
 def _make_batches(setting: Setting) -> grain.DatasetIterator:
@@ -146,6 +162,7 @@ def _make_batches(setting: Setting) -> grain.DatasetIterator:
         part_index=part.index,
         part_count=part.count,
         row_multiple=num_batch_shards(setting.mesh) * config.training.accumulation_steps,
+        cache_directory=setting.workdir / TOKENS_DIRECTORY,
     )
 
 

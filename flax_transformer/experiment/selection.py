@@ -15,7 +15,7 @@ from flax_transformer.experiment.setting import Setting
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
 from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.parallel.parameter_sharding import place_parameters
-from flax_transformer.parallel.processes import is_first_process, say, wait_for_all
+from flax_transformer.parallel.processes import do_once, is_first_process, say
 from flax_transformer.run_layout import CHECKPOINT_DIRECTORY, MODEL_DIRECTORY, RESULTS_FILE
 
 
@@ -91,7 +91,5 @@ def translate_sources(
 
 def export_model(setting: Setting, params: Parameters) -> None:
     """Write parameters that every process has to the model directory, once."""
-    if is_first_process():
-        pretrained = Pretrained(setting.model, params, setting.config.model, setting.tokenizer)
-        save_model(setting.workdir / MODEL_DIRECTORY, pretrained)
-    wait_for_all("model")
+    pretrained = Pretrained(setting.model, params, setting.config.model, setting.tokenizer)
+    do_once(lambda: save_model(setting.workdir / MODEL_DIRECTORY, pretrained), "the export")

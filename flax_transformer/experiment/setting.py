@@ -137,7 +137,9 @@ def _train_tokenizer(
 def _take_parameters(config: ExperimentConfig, pretrained: Pretrained, path: Path) -> Parameters:
     """Return the parameters, stacked as the config's model has them; refuse another model's."""
     expected = flatten_tree(abstract_parameters(EncoderDecoder(config.model)))
-    params = unstack_layers(pretrained.params)
+    params = jax.tree.map(
+        lambda leaf: leaf.astype(config.model.param_dtype), unstack_layers(pretrained.params)
+    )
     if config.model.scan_layers:
         params = stack_layers(params)
     if differences := describe_differences(expected, flatten_tree(params)):

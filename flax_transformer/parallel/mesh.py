@@ -67,9 +67,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh.data, mesh.fsdp and mesh.tensor must multiply to the {len(devices)} devices "
             f"at hand, got {' x '.join(map(str, dataclasses.astuple(config)))}."
         )
-    return jax.make_mesh(
-        tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    if jax.process_count() == 1:
+        return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
+    # JAX would follow the links of a torus, along which the devices of a process need not be
+    # neighbours; but each process has one block of a batch's rows.
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered).reshape(sizes), MESH_AXES, axis_types=axis_types)
 
 
 def num_batch_shards(mesh: Mesh) -> int:

@@ -7,10 +7,10 @@ from typing import Protocol, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numpy.typing import ArrayLike
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.errors import InputError
+from flax_transformer.parallel.processes import place_whole
 from flax_transformer.parallel.sharding_rules import WHOLE, ShardingRules
 from flax_transformer.tree_paths import flatten_tree, join_path
 
@@ -73,12 +73,11 @@ def parameter_shardings(params: Parameters, mesh: Mesh, rules: ShardingRules) ->
 
 def place_parameters(params: Parameters, mesh: Mesh, rules: ShardingRules) -> Parameters:
     """Lay arrays that every process holds whole, and holds the same, out over the mesh."""
-
-    def place(leaf: ArrayLike, sharding: NamedSharding) -> jax.Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, params, parameter_shardings(params, mesh, rules))
+    return jax.tree.map(
+        lambda leaf, sharding: place_whole(np.asarray(leaf), sharding),
+        params,
+        parameter_shardings(params, mesh, rules),
+    )
 
 
 def state_shardings(state: State, mesh: Mesh, rules: ShardingRules) -> State:

@@ -1,5 +1,6 @@
 """What the processes of one training tell each other; in a single process all of it is free."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from flax_transformer.array_types import Array
+from flax_transformer.errors import InputError
 
 
 def is_first_process() -> bool:
@@ -34,6 +36,31 @@ def wait_for_all(name: str) -> None:
     """Return when every process has called this with the same ``name``."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def do_once(action: Callable[[], None], name: str) -> None:
+    """Let the first process do something for all, and return when it is done.
+
+    Every process must call this with the same ``name``.
+
+    Raises:
+        InputError: the first process could not do it.
+
+    >>> do_once(lambda: print("done"), "the example")
+    done
+    """
+    error: InputError | None = None
+    if is_first_process():
+        try:
+            action()
+        except InputError as caught:
+            error = caught
+    # All must hear of it, or they would wait for a process that has gone another way.
+    has_failed = bool(multihost_utils.broadcast_one_to_all(np.int32(error is not None)))
+    if error is not None:
+        raise error
+    if has_failed:
+        raise InputError(f"{name} must be done by the first process, which says why it is not.")
 
 
 def fetch(tree: Any) -> Any:

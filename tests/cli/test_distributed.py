@@ -1,12 +1,11 @@
 import functools
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from process_group import finish, start_group, start_process
+from process_group import finish, start_group, start_process, wait_until
 from safetensors.numpy import load_file
 from tiny_experiment import write_corpus
 
@@ -73,9 +72,12 @@ def wait_for_step(workdir, processes):
     """Wait until one more step than before has been logged."""
     path = workdir / "metrics.jsonl"
     before = len(read_losses(workdir)) if path.exists() else 0
-    while not path.exists() or len(read_losses(workdir)) <= before:
+
+    def is_there():
         assert all(process.poll() is None for process in processes), finish(*processes)
-        time.sleep(0.005)
+        return path.exists() and len(read_losses(workdir)) > before
+
+    wait_until(is_there)
 
 
 def read_losses(workdir):
@@ -108,7 +110,10 @@ def test_two_processes_train_as_one(tmp_path, command, train_alone):
 @pytest.mark.slow
 def test_a_run_passes_between_two_processes_and_one(tmp_path, command, train_alone):
     """Each is stopped by a signal, to one process only, and the other kind goes on."""
-    argv = command(tmp_path, *MESH)
+    # So many steps that a signal comes before the last one, and a rate at which rounding
+    # does not grow in them.
+    options = (*MESH, "--training.num-steps=60", "--optimizer.learning-rate=0.001")
+    argv = command(tmp_path, *options)
     first = start_group(*argv, "--distributed")
     wait_for_step(tmp_path, first)
     first[1].send_signal(signal.SIGTERM)
@@ -122,14 +127,14 @@ def test_a_run_passes_between_two_processes_and_one(tmp_path, command, train_alo
     second.send_signal(signal.SIGTERM)
     (alone,) = finish(second)
     assert alone.status == 75, alone
-    assert f"resuming after step {step} of 20" in alone.output
+    assert f"resuming after step {step} of 60" in alone.output
     step = list_steps(tmp_path / "checkpoints")[-1]
 
     ended = finish(*start_group(*argv, "--distributed"))
     assert [process.status for process in ended] == [0, 0], ended
-    assert f"resuming after step {step} of 20" in ended[0].output
-    assert len(read_losses(tmp_path)) == 20
-    assert_same_run(tmp_path, train_alone(*MESH))
+    assert f"resuming after step {step} of 60" in ended[0].output
+    assert len(read_losses(tmp_path)) == 60
+    assert_same_run(tmp_path, train_alone(*options))
 
 
 @pytest.mark.slow
@@ -139,7 +144,7 @@ def test_the_death_of_a_process_ends_the_others(tmp_path, command):
     )
     wait_for_step(tmp_path, [survivor, victim])
     victim.kill()
-    (ended,) = finish(survivor, timeout=90.0)
+    (ended,) = finish(survivor)
     finish(victim)
     assert ended.status == -signal.SIGABRT
     assert "another task died" in ended.errors
@@ -148,10 +153,8 @@ def test_the_death_of_a_process_ends_the_others(tmp_path, command):
 @pytest.mark.slow
 def test_the_error_of_a_process_is_its_own(tmp_path, command):
     with lock_directory(tmp_path):
-        ended = finish(
-            *start_group(*command(tmp_path, "--distributed", "--heartbeat-timeout=10")),
-            timeout=60.0,
-        )
+        argv = command(tmp_path, "--distributed", "--heartbeat-timeout=10")
+        ended = finish(*start_group(*argv))
     assert [process.status for process in ended] == [1, -signal.SIGABRT], ended
     assert "error: " in ended[0].errors.splitlines()[-1]
     assert "is in use by process" in ended[0].errors.splitlines()[-1]
@@ -217,7 +220,7 @@ def test_distributed_without_a_launcher_is_one_line(tmp_path, config_file, run_m
                 "SLURM_PROCID": "1",
                 "SLURM_LOCALID": "0",
             },
-            ("SLURM", None, 2, 1),
+            ("SLURM", None, None, None),
         ),
         (
             {
@@ -225,7 +228,7 @@ def test_distributed_without_a_launcher_is_one_line(tmp_path, config_file, run_m
                 "OMPI_COMM_WORLD_SIZE": "8",
                 "OMPI_COMM_WORLD_RANK": "5",
             },
-            ("Open MPI", None, 8, 5),
+            ("Open MPI", None, None, None),
         ),
     ],
 )
