@@ -9,6 +9,7 @@ from flax_transformer.decoding.beam_search import BeamSearch, beam_search
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy, greedy_search
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.sampling import Sampling, sample
 from flax_transformer.decoding.score import score
 from flax_transformer.errors import InputError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
@@ -26,11 +27,13 @@ __all__ = [
     "Hypotheses",
     "InputError",
     "Pretrained",
+    "Sampling",
     "TransformerConfig",
     "beam_search",
     "generate",
     "greedy_search",
     "load_pretrained",
+    "sample",
     "save_model",
     "score",
     "transformer_base",

@@ -9,8 +9,18 @@ import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.decoding.greedy import check_lengths
-from flax_transformer.decoding.hypotheses import Cache, Hypotheses, ReorderFn, StepFn
-from flax_transformer.decoding.logits_processors import log_normalizer, suppress_early_end
+from flax_transformer.decoding.hypotheses import (
+    Cache,
+    Hypotheses,
+    ReorderFn,
+    StepFn,
+    drop_impossible,
+)
+from flax_transformer.decoding.logits_processors import (
+    LogitsProcessor,
+    process_logits,
+    suppress_early_end,
+)
 from flax_transformer.decoding.top_k import top_k
 from flax_transformer.errors import InputError
 
@@ -36,6 +46,7 @@ class BeamSearch:
         early_stopping: ``"first"`` stops an input at ``beam_size`` finished hypotheses, ``"bound"``
             when no unfinished one can still become one of the ``num_best``, ``"never"`` at
             ``max_length``.
+        processors: applied to the logits of every step, in this order.
     """
 
     beam_size: int = 4
@@ -45,6 +56,7 @@ class BeamSearch:
     length_penalty: float = 0.6
     length_normalization: LengthNormalization = "gnmt"
     early_stopping: EarlyStopping = "first"
+    processors: tuple[LogitsProcessor, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
@@ -188,11 +200,11 @@ def _advance(
     state: _State, logits: Float[Array, "B W V"], strategy: BeamSearch, eos_id: int
 ) -> tuple[_State, Int[Array, "B W"]]:
     """Take one step; return the state, its cache not reordered yet, and the rows' parents."""
+    allowed, normalizer = process_logits(logits, state.tokens, state.num_steps, strategy.processors)
     allowed = suppress_early_end(
-        logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
+        allowed, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
     )
-    offsets = state.log_probs - log_normalizer(logits)
-    candidates = _best_continuations(allowed, offsets, state.log_probs)
+    candidates = _best_continuations(allowed, state.log_probs - normalizer, state.log_probs)
     is_end = candidates.ids == eos_id
     finished = _keep_best(
         state.finished, _ended(state, candidates, is_end, strategy), strategy.beam_size
@@ -236,13 +248,7 @@ def _collect(state: _State, strategy: BeamSearch, pad_id: int) -> Hypotheses:
     )
     best = _keep_best(state.finished, cut, strategy.num_best)
     # Fewer hypotheses than asked for: the rest is empty rather than a remnant of the search.
-    exists = best.scores > -jnp.inf
-    return Hypotheses(
-        tokens=jnp.where(exists[..., None], best.tokens, pad_id),
-        scores=best.scores,
-        token_scores=jnp.where(exists[..., None], best.token_scores, 0.0),
-        lengths=jnp.where(exists, best.lengths, 0),
-    )
+    return drop_impossible(best, pad_id)
 
 
 def _best_continuations(

@@ -1,14 +1,11 @@
 """Greedy decoding: the most probable token at every step."""
 
 import dataclasses
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from flax_transformer.array_types import Array, Bool, Float, Int
+from flax_transformer.array_types import Array, Float, Int
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, StepFn
-from flax_transformer.decoding.logits_processors import log_normalizer, suppress_early_end
+from flax_transformer.decoding.left_to_right import NextToken, decode_left_to_right
+from flax_transformer.decoding.logits_processors import LogitsProcessor
 from flax_transformer.decoding.top_k import top_k
 from flax_transformer.errors import InputError
 
@@ -20,10 +17,12 @@ class Greedy:
     Attributes:
         max_length: generated tokens at most, with the end token.
         min_length: generated tokens at least, with the end token.
+        processors: applied to the logits of every step, in this order.
     """
 
     max_length: int = 128
     min_length: int = 0
+    processors: tuple[LogitsProcessor, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse lengths that cannot be met."""
@@ -38,18 +37,6 @@ def check_lengths(min_length: int, max_length: int) -> None:
         raise InputError(
             f"min_length must lie between 0 and max_length = {max_length}, got {min_length}."
         )
-
-
-class _State(NamedTuple):
-    """The search after ``num_steps`` steps."""
-
-    num_steps: Int[Array, ""]
-    last: Int[Array, "B 1"]
-    tokens: Int[Array, "B 1 T"]
-    token_scores: Float[Array, "B 1 T"]
-    lengths: Int[Array, "B 1"]
-    is_done: Bool[Array, "B 1"]
-    cache: Cache
 
 
 def greedy_search(
@@ -67,48 +54,23 @@ def greedy_search(
         step_fn: maps the last tokens and the cache to logits and the new cache.
         cache: the cache before the first step.
         start_tokens: what the first step reads.
-        strategy: lengths.
+        strategy: lengths and processors.
         eos_id: token that ends a hypothesis.
         pad_id: fills ``tokens`` after the end.
     """
 
-    def step(state: _State) -> _State:
-        logits, new_cache = step_fn(state.last, state.cache)
-        logits = logits.astype(jnp.float32)
-        allowed = suppress_early_end(
-            logits, state.num_steps, eos_id=eos_id, min_length=strategy.min_length
-        )
-        best, ids = top_k(allowed, 1)
-        token = jnp.where(state.is_done, pad_id, ids[..., 0])
-        score = best[..., 0] - log_normalizer(logits)
-        return _State(
-            num_steps=state.num_steps + 1,
-            last=token,
-            tokens=state.tokens.at[:, :, state.num_steps].set(token),
-            token_scores=state.token_scores.at[:, :, state.num_steps].set(
-                jnp.where(state.is_done, 0.0, score)
-            ),
-            lengths=state.lengths + ~state.is_done,
-            is_done=state.is_done | (token == eos_id),
-            cache=new_cache,
-        )
+    def choose(token: NextToken) -> tuple[Int[Array, "B 1"], Float[Array, "B 1"]]:
+        best, ids = top_k(token.allowed, 1)
+        return ids[..., 0], best[..., 0] - token.normalizer
 
-    shape = (start_tokens.shape[0], 1)
-    state = _State(
-        num_steps=jnp.zeros((), jnp.int32),
-        last=start_tokens[:, None].astype(jnp.int32),
-        tokens=jnp.full((*shape, strategy.max_length), pad_id, jnp.int32),
-        token_scores=jnp.zeros((*shape, strategy.max_length), jnp.float32),
-        lengths=jnp.zeros(shape, jnp.int32),
-        is_done=jnp.zeros(shape, bool),
-        cache=cache,
-    )
-    state = jax.lax.while_loop(
-        lambda state: (state.num_steps < strategy.max_length) & ~state.is_done.all(), step, state
-    )
-    return Hypotheses(
-        tokens=state.tokens,
-        scores=state.token_scores.sum(axis=-1),
-        token_scores=state.token_scores,
-        lengths=state.lengths,
+    return decode_left_to_right(
+        step_fn,
+        cache,
+        start_tokens[:, None],
+        choose,
+        min_length=strategy.min_length,
+        max_length=strategy.max_length,
+        processors=strategy.processors,
+        eos_id=eos_id,
+        pad_id=pad_id,
     )

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax.numpy as jnp
+
 from flax_transformer.array_types import Array, Float, Int
 
 Cache: TypeAlias = Any
@@ -21,7 +23,7 @@ class Hypotheses(NamedTuple):
     Attributes:
         tokens: generated tokens with the end token and without the start token, then padding.
         scores: what the search maximised: the sum of ``token_scores``, divided by the length
-            penalty; -inf where there are fewer hypotheses than were asked for.
+            penalty; -inf, without any token, where there are fewer hypotheses than were asked for.
         token_scores: log-probability of each generated token, 0 on padding.
         lengths: generated tokens with the end token. A hypothesis of ``max_length`` tokens whose
             last one is not the end token was cut.
@@ -31,3 +33,20 @@ class Hypotheses(NamedTuple):
     scores: Float[Array, "B W"]
     token_scores: Float[Array, "B W T"]
     lengths: Int[Array, "B W"]
+
+
+def drop_impossible(hypotheses: Hypotheses, pad_id: int) -> Hypotheses:
+    """Empty what has probability 0: where nothing can be generated, nothing is.
+
+    >>> impossible = Hypotheses(*map(jnp.array, ([[[5]]], [[-jnp.inf]], [[[-jnp.inf]]], [[1]])))
+    >>> drop_impossible(impossible, -1)[:3]
+    (Array([[[-1]]], dtype=int32), Array([[-inf]], dtype=float32), Array([[[0.]]], dtype=float32))
+    """
+    # A score that is not a number stays in sight.
+    is_possible = hypotheses.scores != -jnp.inf
+    return Hypotheses(
+        tokens=jnp.where(is_possible[..., None], hypotheses.tokens, pad_id),
+        scores=hypotheses.scores,
+        token_scores=jnp.where(is_possible[..., None], hypotheses.token_scores, 0.0),
+        lengths=jnp.where(is_possible, hypotheses.lengths, 0),
+    )

@@ -1,9 +1,25 @@
 """Functions of the logits of a step, applied before a search reads them."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.errors import InputError
+
+LogitsProcessor: TypeAlias = Callable[
+    [Float[Array, "B W V"], Int[Array, "B W T"], Int[Array, ""]], Float[Array, "B W V"]
+]
+"""Change the log-probabilities of the next token.
+
+Called with the log-probabilities of the model, as far as the processors before have not changed
+them, with the tokens so far, of which only those before ``num_tokens`` mean anything, and with
+``num_tokens``. What becomes -inf is not generated; nothing may become more than 0, and hypotheses
+must not influence each other. Processors are hashable, so that a strategy with them finds the
+program that was compiled for it.
+"""
 
 
 def log_normalizer(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
@@ -31,3 +47,56 @@ def suppress_early_end(
         return logits
     is_end = jnp.arange(logits.shape[-1]) == eos_id
     return jnp.where(is_end & (index + 1 < min_length), -jnp.inf, logits)
+
+
+def process_logits(
+    logits: Float[Array, "B W V"],
+    tokens: Int[Array, "B W T"],
+    num_tokens: Int[Array, ""],
+    processors: tuple[LogitsProcessor, ...],
+) -> tuple[Float[Array, "B W V"], Float[Array, "B W"]]:
+    """Apply all processors; return logits and what to subtract for log-probabilities.
+
+    Probabilities are not normalised again: those of the tokens that are left stay the model's.
+
+    >>> def forbid_first(log_probs, tokens, num_tokens):
+    ...     return log_probs.at[..., 0].set(-jnp.inf)
+    >>> process_logits(jnp.zeros((1, 1, 2)), jnp.zeros((1, 1, 3)), jnp.array(0), (forbid_first,))
+    (Array([[[      -inf, -0.6931472]]], dtype=float32), Array([[0.]], dtype=float32))
+    """
+    normalizer = log_normalizer(logits)
+    if not processors:
+        return logits, normalizer
+    log_probs = logits - normalizer[..., None]
+    for processor in processors:
+        log_probs = processor(log_probs, tokens, num_tokens)
+    return log_probs, jnp.zeros_like(normalizer)
+
+
+def set_logits(
+    logits: Float[Array, "B W V"], ids: Int[Array, "B W N"], values: Float[Array, "B W N"] | float
+) -> Float[Array, "B W V"]:
+    """Set the logits of the tokens ``ids`` of each hypothesis; ids of V or more are passed over.
+
+    >>> set_logits(jnp.zeros((1, 1, 3)), jnp.array([[[1, 3]]]), -jnp.inf)
+    Array([[[  0., -inf,   0.]]], dtype=float32)
+    """
+    batch = jnp.arange(logits.shape[0])[:, None, None]
+    beam = jnp.arange(logits.shape[1])[:, None]
+    return logits.at[batch, beam, ids].set(values, mode="drop")
+
+
+def check_token_ids(name: str, token_ids: tuple[int, ...]) -> None:
+    """Raise InputError unless there is a token, and none is negative."""
+    if not token_ids:
+        raise InputError(f"{name} must hold at least one token, got none.")
+    if min(token_ids) < 0:
+        raise InputError(f"{name} must hold tokens from 0, got {min(token_ids)}.")
+
+
+def check_in_vocabulary(name: str, token_ids: tuple[int, ...], vocab_size: int) -> None:
+    """Raise InputError if a token is outside a vocabulary of ``vocab_size``."""
+    if max(token_ids) >= vocab_size:
+        raise InputError(
+            f"{name} must hold tokens from 0 to {vocab_size - 1}, got {max(token_ids)}."
+        )

@@ -50,6 +50,9 @@ class Translation(NamedTuple):
 EMPTY_TRANSLATION = Translation("", 0.0, 0, False)
 """What a line without any text becomes."""
 
+IMPOSSIBLE_TRANSLATION = Translation("", -np.inf, 0, False)
+"""What a line becomes to which the processors of the strategy leave no output."""
+
 
 def translate(
     model: EncoderDecoder,
@@ -65,7 +68,8 @@ def translate(
 ) -> list[list[Translation]]:
     """Translate each line; return its translations, best first, in the order of the lines.
 
-    What a line becomes does not depend on the others. There are ``num_best`` translations of it,
+    What a line becomes does not depend on the others; with :class:`Sampling` it depends on the
+    number of the line. There are ``num_best`` translations of it,
     fewer where the search found fewer, and one, the empty one, of a line of white space. A line
     that is too long is cut, and a warning names its number, counted from 1.
 
@@ -143,7 +147,10 @@ def translate_windows(
         ):
             indices = [with_text[index] for index in batch.indices]
             rows = [sources[index] for index in indices]
-            hypotheses = _generate_batch(model, params, tokenizer, rows, batch, strategy, mesh)
+            numbers = [window[index][0] for index in indices]
+            hypotheses = _generate_batch(
+                model, params, tokenizer, rows, numbers, batch, strategy, mesh
+            )
             for index, translations in zip(
                 indices, _read_hypotheses(hypotheses, tokenizer.target), strict=False
             ):
@@ -189,12 +196,15 @@ def _generate_batch(
     params: Parameters,
     tokenizer: TranslationTokenizer,
     rows: Sequence[Sequence[int]],
+    numbers: Sequence[int],
     batch: PlannedBatch,
     strategy: Strategy,
     mesh: Mesh | None,
 ) -> Hypotheses:
-    """Search the translations of ``rows``; return arrays of the host."""
+    """Search the translations of ``rows``, lines ``numbers``; return arrays of the host."""
     num_rows, length = batch.num_rows, batch.length
+    row_numbers = np.zeros(num_rows, np.int32)
+    row_numbers[: len(numbers)] = numbers
     # By the padded length, so that the limit costs no program of its own.
     limit = min(strategy.max_length, 2 * length + 10, model.config.max_positions)
     hypotheses = generate(
@@ -203,6 +213,7 @@ def _generate_batch(
         pad_rows(rows, num_rows=num_rows, length=length, pad_id=tokenizer.source.pad_id),
         strategy=dataclasses.replace(strategy, max_length=max(limit, strategy.min_length)),
         mask=make_length_mask(rows, num_rows=num_rows, length=length),
+        row_numbers=row_numbers,
         sharding=None if mesh is None else batch_sharding(mesh),
         bos_id=tokenizer.target.bos_id,
         eos_id=tokenizer.target.eos_id,
@@ -216,7 +227,7 @@ def _read_hypotheses(hypotheses: Hypotheses, tokenizer: Tokenizer) -> Iterator[l
     for tokens, scores, lengths in zip(
         hypotheses.tokens, hypotheses.scores, hypotheses.lengths, strict=True
     ):
-        yield [
+        found = [
             Translation(
                 # Byte tokens can spell a line break, and a line must stay a line.
                 text=clean_text(tokenizer.decode(ids[:length].tolist())),
@@ -227,6 +238,7 @@ def _read_hypotheses(hypotheses: Hypotheses, tokenizer: Tokenizer) -> Iterator[l
             for ids, score, length in zip(tokens, scores, lengths, strict=True)
             if score != -np.inf
         ]
+        yield found or [IMPOSSIBLE_TRANSLATION]
 
 
 def _report(progress: ProgressFn | None, num_lines: int) -> None:

@@ -9,6 +9,7 @@ from flax_transformer.decoding import generate as generate_module
 from flax_transformer.decoding.beam_search import BeamSearch, length_divisor
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.score import score
 from flax_transformer.errors import InputError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
@@ -128,6 +129,28 @@ def test_other_sources_of_the_same_shape_are_not_compiled_again(tiny, sources, h
         # A strategy that is equal, not the same object.
         result = run(tiny, tokens, sources.mask, Greedy(max_length=T))
         assert not np.array_equal(result.tokens, hypotheses[GREEDY].tokens)
+    assert generate_module._generate._cache_size() == num_compiled
+
+
+def test_samples_are_told_apart_by_row_numbers_and_another_seed_is_no_other_program(tiny, sources):
+    def sample(rows, seed):
+        return generate(
+            tiny.model,
+            tiny.params,
+            sources.tokens[rows],
+            mask=sources.mask[rows],
+            row_numbers=rows,
+            strategy=Sampling(num_samples=2, max_length=4, seed=seed),
+            bos_id=BOS,
+            eos_id=EOS,
+            pad_id=PAD,
+        )
+
+    rows = np.arange(3)
+    first = sample(rows, 1)
+    num_compiled = generate_module._generate._cache_size()
+    assert not np.array_equal(sample(rows, 2).tokens, first.tokens)
+    assert_same(sample(rows[::-1], 1), jax.tree.map(lambda field: field[::-1], first))
     assert generate_module._generate._cache_size() == num_compiled
 
 
