@@ -1,6 +1,7 @@
 """Compile the training step of an experiment without making any of its arrays."""
 
 import dataclasses
+import math
 from typing import NamedTuple, cast
 
 import jax
@@ -65,7 +66,7 @@ def largest_batch(config: ExperimentConfig, mesh: Mesh) -> Bucket:
         InputError: the batch is too small for the mesh.
     """
     row_multiple = num_batch_shards(mesh) * config.training.accumulation_steps
-    shapes = make_shapes(config.pipeline, row_multiple)
+    shapes = make_shapes(config.pipeline, math.lcm(row_multiple, config.pipeline.num_streams))
     return max(shapes, key=lambda shape: shape.num_rows * shape.row_length)
 
 

@@ -14,7 +14,7 @@ _INSTRUCTION = re.compile(r"\s+(?P<root>ROOT )?%?(?P<name>\S+) = (?P<rest>.*)$")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
 _NAME = re.compile(r"%([^\s,(){}]+)")
 
-_BITS = {"pred": 8, "token": 0, "opaque": 0, "bf16": 16, "c64": 64, "c128": 128}
+_BITS = {"pred": 8, "token": 0, "opaque": 0, "bf16": 16}
 """Bits of the types whose name does not begin with a letter and their number of bits."""
 
 
@@ -33,8 +33,8 @@ class Shape(NamedTuple):
     def num_bytes(self) -> int:
         """Bytes of all elements.
 
-        >>> Shape("bf16", (3, 4)).num_bytes, Shape("f8e4m3fn", (3,)).num_bytes
-        (24, 3)
+        >>> [Shape(dtype, (3, 4)).num_bytes for dtype in ("bf16", "f8e4m3fn", "c64")]
+        [24, 12, 96]
         """
         bits = _BITS.get(self.dtype)
         if bits is None:

@@ -2,6 +2,10 @@
 
 XLA's own ``cost_analysis()`` counts the body of a loop once, so a scan over layers or over parts of
 a batch is missing all but one of them; this walk multiplies by the trip counts.
+
+Only programs of XLA's backend for CPUs are read in full: there all products are ``dot`` and
+``convolution``. Programs of accelerators hand products to libraries (``custom-call``) and to
+kernels of their own, which would not be counted.
 """
 
 import math
@@ -22,6 +26,8 @@ COLLECTIVES = (
     "collective-permute",
 )
 """The kinds of communication between devices."""
+
+_MOVES = ("all-gather", "all-to-all", "collective-permute")
 
 
 class Collective(NamedTuple):
@@ -173,22 +179,36 @@ def _collective(
 ) -> Collective | None:
     """Return the collective that an instruction is, or that it completes.
 
-    An asynchronous one is a pair of instructions and is counted at the second, ``-done``, which has
-    the result; the devices stand at the first, ``-start``.
+    An asynchronous one is several instructions and is counted at the last, ``-done``, which has the
+    result; the devices stand at the first, ``-start``. There may be ``-update`` between them.
     """
     kind = instruction.opcode.removesuffix("-done")
     if kind not in COLLECTIVES:
         return None
     start = instruction
-    if instruction.opcode.endswith("-done"):
-        start = computation[instruction.operands[0]]
-    result_bytes = sum(shape.num_bytes for shape in instruction.shapes)
-    # What an accelerator sends in 16 bits counts as such: sums that XLA marks as promoted to 32
-    # bits, and values that this backend has converted just before.
-    is_promoted = (start.attribute("to_apply") or "").endswith("_promoted")
-    if is_promoted or all(is_widened(name, computation, module) for name in start.operands):
-        result_bytes //= 2
+    while start.opcode.endswith(("-done", "-update")):
+        start = computation[start.operands[0]]
+    result_bytes = 0
+    for index, shape in enumerate(instruction.shapes):
+        is_narrow = _is_sent_in_16_bits(kind, index, start, computation, module)
+        result_bytes += shape.num_bytes // (2 if is_narrow else 1)
     return Collective(kind, result_bytes, first_group(start.attributes, module.num_partitions))
+
+
+def _is_sent_in_16_bits(
+    kind: str, index: int, start: Instruction, computation: Computation, module: Module
+) -> bool:
+    """Tell whether an accelerator would send operand ``index`` in 16 bits, this backend in 32.
+
+    Those are values that were converted just before and are only moved, and sums that XLA marks as
+    promoted. Where it has joined sums into one the mark may be another's: there, too, only what was
+    converted just before counts, which is too little for some.
+    """
+    is_promoted = (start.attribute("to_apply") or "").endswith("_promoted")
+    if is_promoted and len(start.operands) == 1:
+        return True
+    is_candidate = is_promoted or kind in _MOVES
+    return is_candidate and is_widened(start.operands[index], computation, module)
 
 
 def _operand_shape(instruction: Instruction, index: int, computation: Computation) -> Shape:

@@ -2,11 +2,15 @@ import dataclasses
 import functools
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jaxpr_flops import count_jaxpr_flops
+from tiny_corpus import make_batches
 
 from flax_transformer.data.batch import Batch
 from flax_transformer.errors import InputError
@@ -19,6 +23,7 @@ from flax_transformer.planning.report import format_plan, plan_to_json
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.program import make_program
 
+ROOT = Path(__file__).parents[2]
 H200 = find_device("h200")
 ONE = MeshConfig(data=1)
 MESHES = [MeshConfig(data=1, fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)]
@@ -118,6 +123,23 @@ def test_data_parallel_devices_sum_every_gradient_once(experiment):
     assert plan.memory.gradients == 4 * plan.num_parameters
 
 
+def test_a_model_of_16_bits_gathers_its_weights_in_16_bits_and_only_if_they_are_split(experiment):
+    experiment = with_options(
+        experiment, compute_dtype="bfloat16", num_decoder_layers=3, scan_layers=True, remat="full"
+    )
+    whole = plan_of(experiment)
+    split = plan_of(experiment, MeshConfig(data=1, fsdp=8))
+    copied = plan_of(experiment, MeshConfig(data=8))
+    # A layer's weights are needed forward, in the recomputation and backward, a table's once.
+    tables = 2 * experiment.tokenizer.vocab_size * experiment.model.model_dim
+    gathered = split.traffic["all-gather"].result_bytes
+    assert 0 < gathered <= 2 * (3 * (split.num_parameters - tables) + tables)
+    assert copied.traffic["all-gather"].result_bytes == 0
+    # The share of the work, and the tables, which a device holds whole while it needs them.
+    assert split.memory.total < 2 * whole.memory.total / 8
+    assert copied.memory.parameters == whole.memory.parameters
+
+
 def test_flops_are_six_for_each_parameter_and_token_and_those_of_attention(experiment):
     plan, model = plan_of(experiment), experiment.model
     # Scores and values of every pair of positions, forward and twice backward.
@@ -147,6 +169,18 @@ def test_the_largest_bucket_is_planned(experiment):
     bucketed = dataclasses.replace(experiment, pipeline=pipeline)
     # Sixteen rows of eight positions are 128, eight of twelve 96, eight of twenty 160.
     assert largest_batch(bucketed, mesh_of(MeshConfig(data=8))) == (8, 20)
+
+
+def test_the_rows_are_those_that_training_makes(experiment):
+    pipeline = dataclasses.replace(experiment.pipeline, batch_tokens=60 * 40, max_length=40)
+    for num_streams in (1, 3, 5):
+        config = dataclasses.replace(
+            with_options(experiment, max_positions=40, training={"accumulation_steps": 2}),
+            pipeline=dataclasses.replace(pipeline, num_streams=num_streams),
+        )
+        planned = largest_batch(config, mesh_of(MeshConfig(data=2, fsdp=2, tensor=2)))
+        batches = make_batches("packed", config=config.pipeline, row_multiple=2 * 2 * 2)
+        assert next(batches).source.shape == planned
 
 
 def test_a_model_that_does_not_divide_is_refused(experiment):
@@ -188,3 +222,34 @@ def test_json_holds_the_numbers_of_the_table(plan):
         numbers["seconds"]["no_overlap"],
         sum(numbers["seconds"][part] for part in ("compute", "state_traffic", "communication")),
     )
+
+
+def plan_of_file(name, mesh):
+    """Return what the command prints for a config of the repository."""
+    command = [sys.executable, "-m", "flax_transformer", "plan", "--json"]
+    done = subprocess.run(
+        [*command, "--config", f"configs/{name}.py", "--mesh", mesh],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_gpt3_on_512_devices_fits_and_computes_what_recomputation_adds():
+    plan = plan_of_file("gpt3_175b", "data=1,fsdp=64,tensor=8")
+    assert plan["device"] == H200.name
+    assert plan["fits"]
+    # Three times the weights of a part of eight in 16 bits are 131 GB; what is above are states.
+    assert plan["collectives_per_device"]["all-gather"]["sent_bytes"] < 1e12
+    assert 1.2 < plan["flops"]["all_devices"] / plan["flops"]["model"] < 1.3
+
+
+@pytest.mark.slow
+def test_the_big_model_of_wmt_on_8_devices_fits_and_gathers_nothing():
+    plan = plan_of_file("wmt14_en_de_big", "data=8")
+    assert plan["fits"]
+    assert plan["collectives_per_device"]["all-gather"]["num_runs"] == 0
+    assert 1.0 < plan["flops"]["all_devices"] / plan["flops"]["model"] < 1.1

@@ -45,7 +45,8 @@ def test_a_scan_over_devices_is_counted_by_hand(dtype):
     states = ROWS // 4 * DIM * itemsize
     # Partial sums of states between the two parts of the hidden layer, forward and backward, and of
     # both matrices' gradients between the four parts of the rows.
-    weights = 2 * DIM * HIDDEN // 2 * itemsize
+    # These are joined, and so counted as this backend sends them, in 32 bits.
+    weights = 2 * DIM * HIDDEN // 2 * 4
     of_kind = {each: times for each, times in costs.collectives.items() if each.result_bytes > 8}
     assert of_kind == {
         Collective("all-reduce", states, (0, 1)): 2 * LAYERS,
@@ -157,6 +158,44 @@ def test_asynchronous_collectives_are_counted_once():
         Collective("reduce-scatter", 8, (0, 1, 2, 3)): 1,
     }
     assert sent_bytes(collectives) == 64 / 2 + 32 + 8 * 3
+
+
+UPDATED = """HloModule example, num_partitions=4
+
+ENTRY %main (x: f32[8]) -> f32[2] {
+  %x = f32[8]{0} parameter(0)
+  %r = ((f32[8]{0}), f32[2]{0}) reduce-scatter-start(%x), replica_groups=[2,2]<=[4], to_apply=%add
+  %ru = ((f32[8]{0}), f32[2]{0}) reduce-scatter-update(%r)
+  ROOT %rd = f32[2]{0} reduce-scatter-done(%ru)
+}
+"""
+
+
+def test_the_devices_of_a_collective_stand_at_its_start():
+    assert costs_of(UPDATED).collectives == {Collective("reduce-scatter", 8, (0, 1)): 1}
+
+
+WIDENED = """HloModule example, num_partitions=4
+
+ENTRY %main (x: bf16[8]) -> f32[8] {{
+  %x = bf16[8]{{0}} parameter(0)
+  %wide = f32[8]{{0}} convert(%x)
+  ROOT %y = f32[8]{{0}} {opcode}(%wide), replica_groups=[1,4]<=[4], to_apply=%{function}
+}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["all-gather", "all-to-all", "collective-permute"])
+def test_values_of_16_bits_that_are_moved_in_32_count_as_16(kind):
+    text = WIDENED.format(opcode=kind, function="none")
+    assert costs_of(text).collectives == {Collective(kind, 16, (0, 1, 2, 3)): 1}
+
+
+@pytest.mark.parametrize("kind", ["all-reduce", "reduce-scatter"])
+@pytest.mark.parametrize(("function", "num_bytes"), [("add", 32), ("add_promoted", 16)])
+def test_sums_count_as_16_bits_only_if_the_program_asked_for_16(kind, function, num_bytes):
+    text = WIDENED.format(opcode=kind, function=function)
+    assert costs_of(text).collectives == {Collective(kind, num_bytes, (0, 1, 2, 3)): 1}
 
 
 def test_an_all_reduce_sends_what_a_reduce_scatter_and_an_all_gather_send():
