@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from process_group import COMPILE_FAST
+
 CONFIG = """
 import dataclasses
 from pathlib import Path
@@ -127,7 +129,7 @@ def _run_trainer(argv: list[str], log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {COMPILE_FAST}"
     from flax_transformer.cli.main import main
 
     sys.exit(main(argv))
@@ -202,7 +204,8 @@ def run(directory: Path, numbers: Sequence[signal.Signals], *, seed: int) -> lis
     """Kill and resume a run, finish it, and name what differs from an unbroken one."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(directory / "compiled"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # Not that of the tests: no trainer shall compile again what another has compiled.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     begin = time.monotonic()
     trainers = Trainers(directory, num_steps=21 + 7 * len(numbers))
     trainers.finish(directory / "unbroken")
