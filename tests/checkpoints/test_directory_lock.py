@@ -44,7 +44,8 @@ def test_another_process_is_named_and_when_it_is_killed_its_lock_is_void(tmp_pat
 
 def test_closing_releases_the_directory(tmp_path: Path) -> None:
     lock_directory(tmp_path / "new").close()
-    lock_directory(tmp_path / "new").close()
+    with lock_directory(tmp_path / "new") as again:
+        assert not again.closed
 
 
 def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:

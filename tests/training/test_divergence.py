@@ -82,6 +82,10 @@ def test_steps_that_were_left_out_do_not_count_as_losses():
         watch.check(outcome(step, 4.0))
         watch.check(outcome(step + 1, math.nan, gradient_norm=math.nan, in_a_row=1))
         watch.check(outcome(step + 2, 1e9, gradient_norm=math.inf, in_a_row=1))
+    assert (watch.as_metrics()["num_losses_averaged"], watch.as_metrics()["loss_average"]) == (
+        len(range(1, 200, 3)),
+        pytest.approx(4.0),
+    )
 
 
 @pytest.mark.parametrize("max_loss_rise", [None, 3.0])
