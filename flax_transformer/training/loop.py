@@ -27,7 +27,7 @@ from flax_transformer.training.divergence import DivergenceWatch, StepOutcome
 from flax_transformer.training.examples_log import ExamplesLog
 from flax_transformer.training.interruption import InterruptionGuard
 from flax_transformer.training.metrics_log import MetricsLog
-from flax_transformer.training.program import make_program
+from flax_transformer.training.program import TrainingProgram, make_program
 from flax_transformer.training.progress import BestScore, StepMeter
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
@@ -127,9 +127,7 @@ def train(
             strict=start.strict,
         )
         if state is None:
-            state = program.init_state(jax.random.key(config.seed))
-            if start.params is not None:
-                state = state.replace(params=place_parameters(start.params, mesh, rules))
+            state = _first_state(program, config, start, mesh, rules)
         else:
             say(f"resuming after step {int(state.step):,} of {config.num_steps:,}")
         start_step = int(state.step)
@@ -161,6 +159,20 @@ def train(
                 export_best=export_best,
             )
             return loop.run(state, batches)
+
+
+def _first_state(
+    program: TrainingProgram,
+    config: TrainingConfig,
+    start: Start,
+    mesh: Mesh,
+    rules: ShardingRules,
+) -> TrainState:
+    """Make the state of a run that has no checkpoint."""
+    state = program.init_state(jax.random.key(config.seed))
+    if start.params is None:
+        return state
+    return state.replace(params=place_parameters(start.params, mesh, rules))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
