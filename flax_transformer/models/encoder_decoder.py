@@ -1,44 +1,31 @@
 """The encoder-decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762)."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.errors import InputError
-from flax_transformer.models.inputs import make_embedding, make_positions, positions_of
+from flax_transformer.models.decoder_cache import (
+    DecoderCache,
+    add_step,
+    check_can_decode,
+    init_self_attention,
+    last_positions,
+    mark_overflow,
+)
+from flax_transformer.models.inputs import (
+    make_embedding,
+    make_embedding_norm,
+    make_positions,
+    positions_of,
+    sum_inputs,
+)
+from flax_transformer.models.outputs import make_logits, scale_states
 from flax_transformer.models.stack import Decoder, Encoder
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.nn.dropout import Dropout
-from flax_transformer.nn.embedding import score_tokens
-from flax_transformer.nn.kv_cache import KeyValues, init_key_values
-from flax_transformer.nn.masks import (
-    make_ancestry_mask,
-    make_causal_mask,
-    make_padding_mask,
-    make_segment_mask,
-)
-from flax_transformer.parallel.activation_sharding import constrain
-
-
-class DecoderCache(NamedTuple):
-    """What decoding keeps between steps; see :mod:`flax_transformer.nn.kv_cache`.
-
-    Attributes:
-        self_attention: keys and values of the tokens so far, shared by the beam's W rows; a layer
-            each, of ``T * W`` slots.
-        cross_attention: keys and values of the source, computed once a sentence; a layer each.
-        source_mask: True on the source's tokens; None where all positions are tokens.
-        ancestry: row of the beam that wrote each token of each hypothesis.
-        num_tokens: number of tokens read so far, a scalar.
-    """
-
-    self_attention: tuple[KeyValues, ...]
-    cross_attention: tuple[KeyValues, ...]
-    source_mask: Bool[Array, "B S"] | None
-    ancestry: Int[Array, "B W T"]
-    num_tokens: Int[Array, ""]
+from flax_transformer.nn.embedding import OutputProjection
+from flax_transformer.nn.masks import make_causal_mask, make_padding_mask, make_segment_mask
 
 
 class EncoderDecoder(nn.Module):
@@ -55,7 +42,6 @@ class EncoderDecoder(nn.Module):
     def setup(self) -> None:
         """Declare the embeddings, the two stacks and the output projection."""
         config = self.config
-
         self.target_embedding = make_embedding(config, config.target_vocab_size)
         if config.share_source_target_embedding:
             self.source_embedding = self.target_embedding
@@ -63,12 +49,21 @@ class EncoderDecoder(nn.Module):
             self.source_embedding = make_embedding(config, config.source_vocab_size)
         self.source_positions = make_positions(config)
         self.target_positions = make_positions(config)
+        self.source_embedding_norm = make_embedding_norm(config)
+        self.target_embedding_norm = make_embedding_norm(config)
         self.embedding_dropout = Dropout(config.dropout_rate)
         self.encoder = Encoder(config, config.num_encoder_layers)
         self.decoder = Decoder(config)
-        if not config.share_target_output_embedding:
-            # A table of its own, used only to score states: no bias, like the tied one.
-            self.output_embedding = make_embedding(config, config.target_vocab_size)
+        self.output_embedding = (
+            self.target_embedding
+            if config.share_target_output_embedding
+            else make_embedding(config, config.target_vocab_size)
+        )
+        self.output_bias = (
+            self.param("output_bias", nn.initializers.zeros, (config.target_vocab_size,))
+            if config.output_bias
+            else None
+        )
 
     def __call__(
         self,
@@ -127,9 +122,15 @@ class EncoderDecoder(nn.Module):
         """Encode the source; arguments as for :meth:`__call__`."""
         mask = _make_key_mask(source_mask, segment_ids, segment_ids)
         positions = positions_of(source, positions, max_positions=self.config.max_positions)
-        states = self.source_embedding(source)
-        states = self._add(states, self.source_positions(positions), deterministic=deterministic)
-        return self.encoder(states, mask, deterministic=deterministic)
+        states = sum_inputs(
+            self.source_embedding(source),
+            positions,
+            position_encoding=self.source_positions,
+            norm=self.source_embedding_norm,
+            dropout=self.embedding_dropout,
+            deterministic=deterministic,
+        )
+        return self.encoder(states, mask, positions=positions, deterministic=deterministic)
 
     def decode(
         self,
@@ -150,20 +151,24 @@ class EncoderDecoder(nn.Module):
             self_mask &= make_segment_mask(segment_ids, segment_ids)
         cross_mask = _make_key_mask(source_mask, segment_ids, source_segment_ids)
         positions = positions_of(target, positions, max_positions=self.config.max_positions)
-        states = self.target_embedding(target)
-        states = self._add(states, self.target_positions(positions), deterministic=deterministic)
-        return self.decoder(states, encoded, self_mask, cross_mask, deterministic=deterministic)
+        states = self._sum_target_inputs(target, positions, deterministic=deterministic)
+        states = self.decoder(
+            states,
+            encoded,
+            self_mask,
+            cross_mask,
+            positions=positions,
+            deterministic=deterministic,
+        )
+        return scale_states(states, self.config)
 
     def logits(self, states: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Return the float32 logits of the token after each state."""
-        product_dtype = self.config.product_dtype or self.config.compute_dtype
-        return score_tokens(states, self.output_table(), product_dtype=product_dtype)
+        return make_logits(states, self.output_projection(), self.config)
 
-    def output_table(self) -> Float[Array, "V D"]:
-        """Return the table that final states are scored against, token by token."""
-        if self.config.share_target_output_embedding:
-            return self.target_embedding.embedding
-        return self.output_embedding.embedding
+    def output_projection(self) -> OutputProjection:
+        """Return what final states are scored with, token by token."""
+        return OutputProjection(self.output_embedding.embedding, self.output_bias)
 
     def init_cache(
         self,
@@ -172,37 +177,33 @@ class EncoderDecoder(nn.Module):
         *,
         beam_size: int = 1,
         max_length: int,
+        keep_cross_weights: bool = False,
     ) -> DecoderCache:
         """Make the cache to decode up to ``max_length`` tokens of ``beam_size`` hypotheses.
+
+        Args:
+            encoded: the encoder's output.
+            source_mask: True on the source's tokens; None where there is no padding.
+            beam_size: hypotheses of each sentence, W.
+            max_length: tokens that a hypothesis may have.
+            keep_cross_weights: let each step keep its attention to the source.
 
         Raises:
             InputError: ``max_length`` is over ``max_positions``, or the layers are stacked.
         """
         config = self.config
-        if config.scan_layers:
-            raise InputError(
-                "scan_layers must be off to decode. Use unstack_layers on the parameters."
-            )
-        if max_length > config.max_positions:
-            raise InputError(
-                f"max_length must be at most max_positions = {config.max_positions}, "
-                f"got {max_length}."
-            )
-        layer = config.layer_config()
-        batch_size = encoded.shape[0]
-        empty = init_key_values(
-            batch_size,
-            layer.num_heads,
-            layer.head_dim,
-            max_length * beam_size,
-            dtype=config.compute_dtype,
-        )
+        check_can_decode(config, max_length)
+        batch_size, source_length = encoded.shape[:2]
         return DecoderCache(
-            self_attention=(empty,) * config.num_decoder_layers,
+            self_attention=init_self_attention(config, batch_size, max_length * beam_size),
             cross_attention=self.decoder.make_cross_key_values(encoded),
             source_mask=source_mask,
+            prompt_mask=None,
             ancestry=jnp.zeros((batch_size, beam_size, max_length), jnp.int32),
             num_tokens=jnp.zeros((), jnp.int32),
+            cross_weights=jnp.zeros((batch_size, beam_size, source_length))
+            if keep_cross_weights
+            else None,
         )
 
     def decode_step(
@@ -212,34 +213,30 @@ class EncoderDecoder(nn.Module):
 
         Logits are NaN once the cache is full, after ``max_length`` steps.
         """
-        beam_size = tokens.shape[1]
-        index = cache.num_tokens
-        rows = jnp.arange(beam_size, dtype=cache.ancestry.dtype)
-        ancestry = cache.ancestry.at[:, :, index].set(rows[None])
-        self_mask = make_ancestry_mask(ancestry, index)
-        cross_mask = None if cache.source_mask is None else make_padding_mask(cache.source_mask)
-        states = self.target_embedding(tokens)
-        # XLA clamps a write past the cache's end: a position that does not exist makes it seen.
-        position = jnp.where(index < ancestry.shape[-1], index, self.config.max_positions)
-        encoding = self.target_positions(jnp.broadcast_to(position, tokens.shape))
-        states = self._add(states, encoding, deterministic=True)
-        states, self_attention = self.decoder.step(
-            states, cache.self_attention, cache.cross_attention, self_mask, cross_mask, index
-        )
-        cache = cache._replace(
-            self_attention=self_attention, ancestry=ancestry, num_tokens=index + 1
-        )
+        states, cache = self.step_states(tokens, cache)
         return self.logits(states), cache
 
-    def _add(
-        self,
-        states: Float[Array, "B T D"],
-        encoding: Float[Array, "#B T D"],
-        *,
-        deterministic: bool,
+    def step_states(
+        self, tokens: Int[Array, "B W"], cache: DecoderCache
+    ) -> tuple[Float[Array, "B W D"], DecoderCache]:
+        """Read as :meth:`decode_step` does; return states, which :meth:`logits` reads."""
+        cache = add_step(cache)
+        positions = jnp.broadcast_to(last_positions(cache), tokens.shape)
+        states = self._sum_target_inputs(tokens, positions, deterministic=True)
+        states, cache = self.decoder.step(mark_overflow(states, cache), cache, positions=positions)
+        return scale_states(states, self.config), cache
+
+    def _sum_target_inputs(
+        self, target: Int[Array, "B T"], positions: Int[Array, "#B T"], *, deterministic: bool
     ) -> Float[Array, "B T D"]:
-        states = constrain(states + encoding.astype(states.dtype), "batch", "state_length", "_")
-        return self.embedding_dropout(states, deterministic=deterministic)
+        return sum_inputs(
+            self.target_embedding(target),
+            positions,
+            position_encoding=self.target_positions,
+            norm=self.target_embedding_norm,
+            dropout=self.embedding_dropout,
+            deterministic=deterministic,
+        )
 
 
 def _make_key_mask(
@@ -253,8 +250,3 @@ def _make_key_mask(
     if key_mask is not None:
         raise InputError("source_mask must be None when segment ids are given.")
     return make_segment_mask(query_segment_ids, key_segment_ids)
-
-
-def reorder_cache(cache: DecoderCache, parents: Int[Array, "B W"]) -> DecoderCache:
-    """Let row w continue the hypothesis of row ``parents[:, w]``: moves indices, not the cache."""
-    return cache._replace(ancestry=jnp.take_along_axis(cache.ancestry, parents[:, :, None], axis=1))

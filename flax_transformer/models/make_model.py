@@ -4,9 +4,10 @@ from typing import TypeAlias
 
 from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.encoder_only import EncoderOnly
 from flax_transformer.models.transformer_config import TransformerConfig
 
-Model: TypeAlias = EncoderDecoder | DecoderOnly
+Model: TypeAlias = EncoderDecoder | EncoderOnly | DecoderOnly
 
 
 def make_model(config: TransformerConfig) -> Model:
@@ -15,6 +16,10 @@ def make_model(config: TransformerConfig) -> Model:
     >>> type(make_model(TransformerConfig())).__name__
     'EncoderDecoder'
     """
-    if config.architecture == "decoder_only":
-        return DecoderOnly(config)
-    return EncoderDecoder(config)
+    match config.architecture:
+        case "encoder_decoder":
+            return EncoderDecoder(config)
+        case "encoder_only":
+            return EncoderOnly(config)
+        case "decoder_only":
+            return DecoderOnly(config)

@@ -5,16 +5,22 @@ import math
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.array_types import Array, Key, Parameters
-from flax_transformer.models.decoder_only import DecoderOnly
+from flax_transformer.array_types import Array, Int, Key, Parameters
+from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.encoder_only import EncoderOnly
 from flax_transformer.models.make_model import Model
 
 
 def init_parameters(model: Model, key: Key[Array, ""]) -> Parameters:
     """Draw a model's first parameters, of the config's ``param_dtype``; a function of the key."""
     tokens = jnp.zeros((1, 1), jnp.int32)
-    inputs = (tokens,) if isinstance(model, DecoderOnly) else (tokens, tokens)
-    params = model.init(key, *inputs)["params"]
+    match model:
+        case EncoderDecoder():
+            params = model.init(key, tokens, tokens)["params"]
+        case EncoderOnly():
+            params = model.init(key, tokens, method=_use_all_of_encoder)["params"]
+        case _:
+            params = model.init(key, tokens)["params"]
     return jax.tree.map(lambda leaf: leaf.astype(model.config.param_dtype), params)
 
 
@@ -30,3 +36,10 @@ def num_parameters(params: Parameters) -> int:
     9
     """
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _use_all_of_encoder(model: EncoderOnly, tokens: Int[Array, "B S"]) -> None:
+    """Use a pooler beside the head, too, so that it gets parameters."""
+    model(tokens)
+    if model.config.pooler != "none":
+        model.pool(model.encode(tokens))

@@ -5,15 +5,22 @@ import typing
 from typing import Literal, TypeAlias
 
 from flax_transformer.errors import InputError
-from flax_transformer.nn.blocks import LayerConfig
 from flax_transformer.nn.feed_forward import Activation
+from flax_transformer.nn.layer_config import LayerConfig
+from flax_transformer.nn.normalization import Normalization
 from flax_transformer.nn.positions import SinusoidLayout
 from flax_transformer.nn.remat import RematPolicy
 
-Architecture: TypeAlias = Literal["encoder_decoder", "decoder_only"]
+Architecture: TypeAlias = Literal["encoder_decoder", "encoder_only", "decoder_only"]
 ParameterDtype: TypeAlias = Literal["float32", "bfloat16"]
 ComputeDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
-PositionEncoding: TypeAlias = Literal["sinusoidal", "learned"]
+PositionEncoding: TypeAlias = Literal["sinusoidal", "learned", "rotary", "relative"]
+Head: TypeAlias = Literal["none", "masked_lm", "sequence_classification", "token_classification"]
+Pooler: TypeAlias = Literal["none", "tanh", "relu"]
+
+
+_MAY_BE_ZERO = ("position_offset", "num_token_types", "num_labels")
+_LAYER_COUNTS = ("num_encoder_layers", "num_decoder_layers")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,29 +28,50 @@ class TransformerConfig:
     """Sizes and choices of a Transformer; the defaults are the paper's base model.
 
     Attributes:
-        architecture: an encoder and a decoder that reads it, or a decoder alone; of the latter,
-            what concerns the source is not used.
+        architecture: an encoder and a decoder that reads it, an encoder alone, or a decoder alone.
         source_vocab_size: tokens of the source; the trainer sets it from the tokenizer.
-        target_vocab_size: tokens of the target; the trainer sets it from the tokenizer.
+        target_vocab_size: tokens of the target; the trainer sets it from the tokenizer. Of a model
+            with one side both are equal.
         model_dim: size of the states between layers, D.
         num_encoder_layers: layers of the encoder; 0 without one.
-        num_decoder_layers: layers of the decoder.
+        num_decoder_layers: layers of the decoder; 0 without one.
         num_heads: attention heads, N.
+        num_key_value_heads: heads of keys and values, K, each of which serves N / K heads
+            (grouped-query attention, arXiv 2305.13245); None for N.
         head_dim: size of each head; None for ``model_dim / num_heads``.
+        attention_bias: biases of the projections of attention, which the paper's has not.
+        scale_attention: divide the logits of attention by the root of the size of a head.
         feed_forward_dim: size of the hidden layer of the feed-forward network, F.
         activation: of the feed-forward network.
         gated_feed_forward: gated variant of the feed-forward network (arXiv 2002.05202).
+        feed_forward_bias: biases of the feed-forward network.
         pre_norm: normalise what sub-layers read instead of the sum after them.
-        norm_epsilon: added to the variance by layer normalisation.
+        norm: layer normalisation, or by the root mean square alone (arXiv 1910.07467).
+        norm_epsilon: added to the variance or mean square.
+        embedding_norm: normalise the sum of embeddings and positions.
         dropout_rate: of embeddings and of each sub-layer's output.
         attention_dropout_rate: of the attention weights.
         feed_forward_dropout_rate: of the hidden layer of the feed-forward network.
-        position_encoding: fixed sinusoids or learned vectors.
+        position_encoding: fixed sinusoids or learned vectors, added to embeddings; rotations of
+            queries and keys (:mod:`flax_transformer.nn.rotary`); or a learned bias of attention by
+            distance (:mod:`flax_transformer.nn.relative_position`).
         sinusoid_layout: order of sines and cosines in a sinusoidal encoding.
+        position_offset: row of a table of learned vectors that holds the first position.
+        rotary_base: of rotary positions; the longest wavelength is about ``2π`` times it.
+        num_relative_buckets: distances that a relative encoding tells apart.
+        max_relative_distance: from which on all distances are one.
         max_positions: longest source and longest target that the model can read, in tokens.
+        num_token_types: kinds of segments of an encoder's input, each with a vector; 0 for none.
         scale_embedding: multiply embeddings by √D.
         share_source_target_embedding: one table for both; needs one vocabulary.
         share_target_output_embedding: score the output against the target's table.
+        scale_output: divide final states by √D before they are scored.
+        output_bias: add a learned number for each token to the logits.
+        head: what an encoder alone ends in; see
+            :class:`flax_transformer.models.encoder_only.EncoderOnly`.
+        pooler: activation of the map of the first position that stands for the whole input;
+            ``"none"`` for no such map.
+        num_labels: classes of a classification head; 0 without one.
         param_dtype: of the parameters at the start of a training.
         compute_dtype: of the states; softmax, normalisation and the sums of the loss are float32.
             float16 needs ``training.loss_scale``.
@@ -63,21 +91,37 @@ class TransformerConfig:
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
     num_heads: int = 8
+    num_key_value_heads: int | None = None
     head_dim: int | None = None
+    attention_bias: bool = False
+    scale_attention: bool = True
     feed_forward_dim: int = 2048
     activation: Activation = "relu"
     gated_feed_forward: bool = False
+    feed_forward_bias: bool = True
     pre_norm: bool = False
+    norm: Normalization = "layer"
     norm_epsilon: float = 1e-6
+    embedding_norm: bool = False
     dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.0
     feed_forward_dropout_rate: float = 0.0
     position_encoding: PositionEncoding = "sinusoidal"
     sinusoid_layout: SinusoidLayout = "interleaved"
+    position_offset: int = 0
+    rotary_base: float = 10_000.0
+    num_relative_buckets: int = 32
+    max_relative_distance: int = 128
     max_positions: int = 1024
+    num_token_types: int = 0
     scale_embedding: bool = True
     share_source_target_embedding: bool = True
     share_target_output_embedding: bool = True
+    scale_output: bool = False
+    output_bias: bool = False
+    head: Head = "none"
+    pooler: Pooler = "none"
+    num_labels: int = 0
     param_dtype: ParameterDtype = "float32"
     compute_dtype: ComputeDtype = "float32"
     product_dtype: ComputeDtype | None = None
@@ -92,8 +136,8 @@ class TransformerConfig:
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and field.name != "num_encoder_layers":
-                _check_size(field.name, value)
+            if field.type is int and field.name not in _LAYER_COUNTS:
+                _check_size(field.name, value, at_least=0 if field.name in _MAY_BE_ZERO else 1)
             if typing.get_origin(field.type) is Literal:
                 _check_choice(field.name, value, typing.get_args(field.type))
             if field.type is bool and not isinstance(value, bool):
@@ -104,32 +148,97 @@ class TransformerConfig:
                 raise InputError(f"{name} must be a number in [0, 1), got {rate!r}.")
         if not (_is_number(self.norm_epsilon) and 0.0 < self.norm_epsilon < 1.0):
             raise InputError(f"norm_epsilon must be a number in (0, 1), got {self.norm_epsilon!r}.")
+        if not (_is_number(self.rotary_base) and self.rotary_base > 1.0):
+            raise InputError(f"rotary_base must be a number above 1, got {self.rotary_base!r}.")
         if self.product_dtype is not None:
             _check_choice("product_dtype", self.product_dtype, typing.get_args(ComputeDtype))
-        if self.architecture == "encoder_decoder":
-            _check_size("num_encoder_layers", self.num_encoder_layers)
-        elif self.num_encoder_layers != 0:
+        self._check_sides()
+        self._check_heads()
+        self._check_positions()
+        self._check_output()
+
+    def _check_sides(self) -> None:
+        has_encoder = self.architecture != "decoder_only"
+        has_decoder = self.architecture != "encoder_only"
+        for name, is_there in (
+            ("num_encoder_layers", has_encoder),
+            ("num_decoder_layers", has_decoder),
+        ):
+            if is_there:
+                _check_size(name, getattr(self, name), at_least=1)
+            elif getattr(self, name) != 0:
+                raise InputError(
+                    f"{name} must be 0 when architecture is {self.architecture}, got "
+                    f"{getattr(self, name)!r}."
+                )
+        is_shared = self.share_source_target_embedding or self.architecture != "encoder_decoder"
+        if is_shared and self.source_vocab_size != self.target_vocab_size:
             raise InputError(
-                "num_encoder_layers must be 0 when architecture is decoder_only, got "
-                f"{self.num_encoder_layers!r}."
+                "source_vocab_size and target_vocab_size must be equal when "
+                "share_source_target_embedding is set or there is one side, got "
+                f"{self.source_vocab_size} and {self.target_vocab_size}."
             )
+        if self.num_token_types and self.architecture != "encoder_only":
+            raise InputError(
+                "num_token_types must be 0 unless architecture is encoder_only, got "
+                f"{self.num_token_types}."
+            )
+
+    def _check_heads(self) -> None:
         if self.head_dim is not None:
-            _check_size("head_dim", self.head_dim)
+            _check_size("head_dim", self.head_dim, at_least=1)
         elif self.model_dim % self.num_heads:
             raise InputError(
                 f"model_dim must be a multiple of num_heads, got {self.model_dim} and "
                 f"{self.num_heads}. Change one of them or set head_dim."
             )
+        if self.num_key_value_heads is not None:
+            _check_size("num_key_value_heads", self.num_key_value_heads, at_least=1)
+            if self.num_heads % self.num_key_value_heads:
+                raise InputError(
+                    "num_key_value_heads must divide num_heads, got "
+                    f"{self.num_key_value_heads} and {self.num_heads}."
+                )
+
+    def _check_positions(self) -> None:
         if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise InputError(
                 f"model_dim must be even for sinusoidal positions, got {self.model_dim}."
             )
-        if self.share_source_target_embedding and self.source_vocab_size != self.target_vocab_size:
+        if self.position_encoding == "rotary" and self.layer_config().head_dim % 2:
             raise InputError(
-                "source_vocab_size and target_vocab_size must be equal when "
-                "share_source_target_embedding is set, got "
-                f"{self.source_vocab_size} and {self.target_vocab_size}."
+                "the size of a head must be even for rotary positions, got "
+                f"{self.layer_config().head_dim}. Change num_heads or set head_dim."
             )
+        if self.position_offset and self.position_encoding != "learned":
+            raise InputError(
+                "position_offset must be 0 unless position_encoding is learned, got "
+                f"{self.position_offset}."
+            )
+        num_exact = self.num_relative_buckets // 4
+        if self.position_encoding == "relative" and not (
+            self.num_relative_buckets % 4 == 0 and self.max_relative_distance > 2 * num_exact
+        ):
+            raise InputError(
+                "num_relative_buckets must be a multiple of 4 and less than twice "
+                f"max_relative_distance, got {self.num_relative_buckets} and "
+                f"{self.max_relative_distance}."
+            )
+
+    def _check_output(self) -> None:
+        is_classifier = self.head in ("sequence_classification", "token_classification")
+        if self.architecture != "encoder_only" and (self.head, self.pooler) != ("none", "none"):
+            raise InputError(
+                "head and pooler must be none unless architecture is encoder_only, got "
+                f"{self.head} and {self.pooler}."
+            )
+        if is_classifier != (self.num_labels > 0):
+            raise InputError(
+                "num_labels must be at least 1 with a classification head and 0 without, got "
+                f"{self.num_labels} for the head {self.head}."
+            )
+        if self.head == "sequence_classification" and self.pooler == "none":
+            raise InputError("pooler must be tanh or relu to classify sequences, got none.")
 
     def layer_config(self) -> LayerConfig:
         """Return what each layer is made of."""
@@ -137,10 +246,16 @@ class TransformerConfig:
             model_dim=self.model_dim,
             num_heads=self.num_heads,
             head_dim=self.head_dim or self.model_dim // self.num_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            attention_bias=self.attention_bias,
+            attention_scale=None if self.scale_attention else 1.0,
+            rotary_base=self.rotary_base if self.position_encoding == "rotary" else None,
             feed_forward_dim=self.feed_forward_dim,
             activation=self.activation,
             gated_feed_forward=self.gated_feed_forward,
+            feed_forward_bias=self.feed_forward_bias,
             pre_norm=self.pre_norm,
+            norm=self.norm,
             norm_epsilon=self.norm_epsilon,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
@@ -154,9 +269,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_size(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+def _check_size(name: str, value: object, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise InputError(f"{name} must be a whole number of at least {at_least}, got {value!r}.")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

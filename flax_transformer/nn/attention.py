@@ -10,19 +10,26 @@ from flax_transformer.nn.dropout import dropout
 from flax_transformer.nn.kv_cache import KeyValues, as_key_values, write_key_values
 from flax_transformer.nn.linear import Linear
 from flax_transformer.nn.products import einsum
+from flax_transformer.nn.rotary import rotate
 from flax_transformer.parallel.activation_sharding import constrain
 
 
 def masked_softmax(
-    logits: Float[Array, "B N T S"], mask: Bool[Array, "#B #N #T #S"] | None
+    logits: Float[Array, "B N T S"],
+    mask: Bool[Array, "#B #N #T #S"] | None,
+    bias: Float[Array, "#B #N #T #S"] | None = None,
 ) -> Float[Array, "B N T S"]:
-    """Softmax over the keys that ``mask`` allows, in float32; zeros where it allows none.
+    """Softmax of ``logits + bias`` over the keys that ``mask`` allows, in float32.
+
+    A query that may attend to no key gets zeros.
 
     >>> masked_softmax(jnp.zeros((1, 1, 2, 2)), jnp.array([[[[True, False], [False, False]]]]))
     Array([[[[1., 0.],
              [0., 0.]]]], dtype=float32)
     """
     logits = logits.astype(jnp.float32)
+    if bias is not None:
+        logits = logits + bias
     if mask is None:
         return jax.nn.softmax(logits)
     # The lowest finite number instead of -inf: a row without a key must not become NaN.
@@ -30,31 +37,50 @@ def masked_softmax(
     return jnp.where(mask, weights, 0.0)
 
 
+def repeat_heads(
+    keys_or_values: Float[Array, "B S K H"], num_heads: int
+) -> Float[Array, "B S N H"]:
+    """Give each of ``num_heads`` query heads its key or value head (arXiv 2305.13245).
+
+    Query heads ``n`` with the same ``n // (N / K)`` share a head.
+    """
+    num_key_value_heads = keys_or_values.shape[2]
+    if num_key_value_heads == num_heads:
+        return keys_or_values
+    return jnp.repeat(keys_or_values, num_heads // num_key_value_heads, axis=2)
+
+
 def attention_weights(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S N H"],
     mask: Bool[Array, "#B #N #T #S"] | None = None,
     *,
+    bias: Float[Array, "#B #N #T #S"] | None = None,
+    scale: float | None = None,
     product_dtype: DTypeLike | None = None,
 ) -> Float[Array, "B N T S"]:
-    """Return ``softmax(Q Kᵀ / √H)``, the weights of equation 1, float32."""
-    scale = query.shape[-1] ** -0.5
+    """Return ``softmax(Q Kᵀ / √H)``, the weights of equation 1, float32.
+
+    Arguments as for :func:`dot_product_attention`.
+    """
     logits = einsum(
         "btnh,bsnh->bnts",
-        query * scale,
+        query * (query.shape[-1] ** -0.5 if scale is None else scale),
         key,
         dtype=product_dtype or query.dtype,
         result_dtype=jnp.float32,
     )
-    return masked_softmax(logits, mask)
+    return masked_softmax(logits, mask, bias)
 
 
 def dot_product_attention(
     query: Float[Array, "B T N H"],
-    key: Float[Array, "B S N H"],
-    value: Float[Array, "B S N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K H"],
     mask: Bool[Array, "#B #N #T #S"] | None = None,
     *,
+    bias: Float[Array, "#B #N #T #S"] | None = None,
+    scale: float | None = None,
     dropout_rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
     product_dtype: DTypeLike | None = None,
@@ -65,9 +91,12 @@ def dot_product_attention(
 
     Args:
         query: one vector for each position and head that attends.
-        key: one vector for each position and head that is attended to.
+        key: one vector for each position and head that is attended to; where there are fewer heads
+            than of ``query``, neighbouring query heads share one.
         value: what is averaged.
         mask: True where a query may attend to a key; a query that may attend nowhere gets zeros.
+        bias: added to the logits.
+        scale: of the logits; None for ``1 / √H``.
         dropout_rate: of the weights; needs ``dropout_key``.
         dropout_key: typed random key; None for no dropout.
         product_dtype: of the operands of both products; None for those of ``query`` and ``value``.
@@ -76,43 +105,79 @@ def dot_product_attention(
     >>> bool((dot_product_attention(ones, ones, ones) == 1.0).all())
     True
     """
-    weights = attention_weights(query, key, mask, product_dtype=product_dtype)
+    num_heads = query.shape[2]
+    weights = attention_weights(
+        query,
+        repeat_heads(key, num_heads),
+        mask,
+        bias=bias,
+        scale=scale,
+        product_dtype=product_dtype,
+    )
     if dropout_key is not None:
         weights = dropout(weights, dropout_rate, dropout_key)
     return einsum(
         "bnts,bsnh->btnh",
         weights,
-        value,
+        repeat_heads(value, num_heads),
         dtype=product_dtype or value.dtype,
         result_dtype=value.dtype,
     )
+
+
+def cached_attention_weights(
+    query: Float[Array, "B W N H"],
+    keys: Float[Array, "B K H S"],
+    mask: Bool[Array, "#B 1 #W S"] | None,
+    *,
+    bias: Float[Array, "#B N #W S"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "B N W S"]:
+    """Return the weights with which the W rows of a beam attend to a cache that they share."""
+    batch_size, beam_size, num_heads, head_dim = query.shape
+    num_key_value_heads, num_slots = keys.shape[1], keys.shape[3]
+    query = query * (head_dim**-0.5 if scale is None else scale)
+    # Heads that share keys are further rows of the same product.
+    grouped = query.transpose(0, 2, 1, 3).reshape(batch_size, num_key_value_heads, -1, head_dim)
+    logits = jnp.einsum("bkgh,bkhs->bkgs", grouped, keys, preferred_element_type=jnp.float32)
+    logits = logits.reshape(batch_size, num_heads, beam_size, num_slots)
+    return masked_softmax(logits, mask, bias)
 
 
 def cached_attention(
     query: Float[Array, "B W N H"],
     cache: KeyValues,
     mask: Bool[Array, "#B 1 #W S"] | None,
+    *,
+    bias: Float[Array, "#B N #W S"] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "B W N H"]:
     """Attend from the W rows of a beam to a cache that they share; see :class:`KeyValues`."""
-    scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum(
-        "bwnh,bnhs->bnws", query * scale, cache.keys, preferred_element_type=jnp.float32
-    )
-    weights = masked_softmax(logits, mask).astype(cache.values.dtype)
-    # Asked for as "->bwnh" directly, the product leaves the fast path of XLA's CPU backend.
-    return jnp.einsum("bnws,bnsh->bnwh", weights, cache.values).transpose(0, 2, 1, 3)
+    batch_size, beam_size, num_heads, head_dim = query.shape
+    num_key_value_heads, num_slots = cache.values.shape[1:3]
+    weights = cached_attention_weights(query, cache.keys, mask, bias=bias, scale=scale)
+    weights = weights.astype(cache.values.dtype)
+    grouped = weights.reshape(batch_size, num_key_value_heads, -1, num_slots)
+    # Asked for with W before N directly, the product leaves the fast path of XLA's CPU backend.
+    attended = jnp.einsum("bkgs,bksh->bkgh", grouped, cache.values)
+    return attended.reshape(batch_size, num_heads, beam_size, head_dim).transpose(0, 2, 1, 3)
 
 
 class MultiHeadAttention(nn.Module):
     """Attention of several heads side by side: ``Concat(head_1, …, head_N) W_O``.
 
-    The projections have no biases, as in the paper; a bias on the keys would change nothing, since
-    it adds the same to every logit of a softmax.
+    The paper's projections have no biases; one on the keys changes nothing, since it adds the same
+    to every logit of a softmax.
 
     Attributes:
         num_heads: number of heads, N.
         head_dim: size of each head, H.
         model_dim: size of the result, D.
+        num_key_value_heads: heads of keys and values, K, of which each serves N / K query heads
+            (grouped-query attention, arXiv 2305.13245); None for N.
+        use_bias: add biases to all four projections.
+        scale: of the logits; None for ``1 / √H``.
+        rotary_base: base of rotary positions (:func:`.rotary.rotate`); None without them.
         dropout_rate: of the attention weights.
         dtype: of the result and of queries, keys and values; the softmax is float32.
         product_dtype: of the operands of matrix products.
@@ -121,26 +186,33 @@ class MultiHeadAttention(nn.Module):
     num_heads: int
     head_dim: int
     model_dim: int
+    num_key_value_heads: int | None = None
+    use_bias: bool = False
+    scale: float | None = None
+    rotary_base: float | None = None
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
     product_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declare the four projections: three ``[D, N, H]`` and ``[N, H, D]``."""
+        """Declare the four projections: three ``[D, heads, H]`` and ``[N, H, D]``."""
 
-        def project_to_heads() -> Linear:
+        def project_to_heads(num_heads: int) -> Linear:
             return Linear(
-                (self.num_heads, self.head_dim),
+                (num_heads, self.head_dim),
+                use_bias=self.use_bias,
                 dtype=self.dtype,
                 product_dtype=self.product_dtype,
             )
 
-        self.query = project_to_heads()
-        self.key = project_to_heads()
-        self.value = project_to_heads()
+        num_key_value_heads = self.num_key_value_heads or self.num_heads
+        self.query = project_to_heads(self.num_heads)
+        self.key = project_to_heads(num_key_value_heads)
+        self.value = project_to_heads(num_key_value_heads)
         self.output = Linear(
             (self.model_dim,),
             num_in_axes=2,
+            use_bias=self.use_bias,
             dtype=self.dtype,
             product_dtype=self.product_dtype,
         )
@@ -151,36 +223,84 @@ class MultiHeadAttention(nn.Module):
         keys_values: Float[Array, "B S D"],
         mask: Bool[Array, "#B #N #T #S"] | None = None,
         *,
+        bias: Float[Array, "#B #N #T #S"] | None = None,
+        positions: Int[Array, "#B T"] | None = None,
         deterministic: bool,
     ) -> Float[Array, "B T D"]:
-        """Attend from ``queries`` to ``keys_values``: self-attention where both are the same."""
+        """Attend from ``queries`` to ``keys_values``: self-attention where both are the same.
+
+        Args:
+            queries: states that attend.
+            keys_values: states that are attended to.
+            mask: True where a query may attend to a key.
+            bias: added to the logits.
+            positions: of self-attention with rotary positions; None counts from the row's start.
+            deterministic: without dropout.
+        """
         drop = self.dropout_rate > 0.0 and not deterministic
         attended = dot_product_attention(
-            constrain(self.query(queries), "batch", "length", "heads", "_"),
-            constrain(self.key(keys_values), "batch", "length", "heads", "_"),
+            self._project(self.query, queries, positions),
+            self._project(self.key, keys_values, positions),
             constrain(self.value(keys_values), "batch", "length", "heads", "_"),
             mask,
+            bias=bias,
+            scale=self.scale,
             dropout_rate=self.dropout_rate,
             dropout_key=self.make_rng("dropout") if drop else None,
             product_dtype=self.product_dtype,
         )
         return self.output(constrain(attended, "batch", "length", "heads", "_"))
 
-    def make_key_values(self, keys_values: Float[Array, "B S D"]) -> KeyValues:
+    def make_key_values(
+        self, keys_values: Float[Array, "B S D"], positions: Int[Array, "#B S"] | None = None
+    ) -> KeyValues:
         """Project what is attended to at every step, once."""
-        return as_key_values(self.key(keys_values), self.value(keys_values))
+        return as_key_values(
+            self._project(self.key, keys_values, positions), self.value(keys_values)
+        )
 
     def attend_to_cache(
         self,
         queries: Float[Array, "B W D"],
         cache: KeyValues,
         mask: Bool[Array, "#B 1 #W S"] | None,
+        *,
+        bias: Float[Array, "#B N #W S"] | None = None,
+        positions: Int[Array, "#B W"] | None = None,
     ) -> Float[Array, "B W D"]:
         """Attend from one position of each row of a beam to ``cache``."""
-        return self.output(cached_attention(self.query(queries), cache, mask))
+        query = self._project(self.query, queries, positions)
+        return self.output(cached_attention(query, cache, mask, bias=bias, scale=self.scale))
+
+    def weigh_cache(
+        self,
+        queries: Float[Array, "B W D"],
+        cache: KeyValues,
+        mask: Bool[Array, "#B 1 #W S"] | None,
+    ) -> Float[Array, "B N W S"]:
+        """Return the weights of :meth:`attend_to_cache`, float32."""
+        query = self._project(self.query, queries, None)
+        return cached_attention_weights(query, cache.keys, mask, scale=self.scale)
 
     def extend_cache(
-        self, inputs: Float[Array, "B W D"], cache: KeyValues, index: Int[Array, ""]
+        self,
+        inputs: Float[Array, "B W D"],
+        cache: KeyValues,
+        start: Int[Array, ""],
+        *,
+        positions: Int[Array, "#B W"] | None = None,
     ) -> KeyValues:
-        """Write the keys and values of the position that step ``index`` computes."""
-        return write_key_values(cache, self.key(inputs), self.value(inputs), index)
+        """Write the keys and values of one position of each row to the slots from ``start``."""
+        key = self._project(self.key, inputs, positions)
+        return write_key_values(cache, key, self.value(inputs), start)
+
+    def _project(
+        self, project: Linear, states: Float[Array, "B T D"], positions: Int[Array, "#B T"] | None
+    ) -> Float[Array, "B T heads H"]:
+        """Return queries or keys, rotated to their positions where that is asked for."""
+        projected = project(states)
+        if self.rotary_base is not None:
+            if positions is None:
+                positions = jnp.arange(states.shape[1])[None]
+            projected = rotate(projected, positions, base=self.rotary_base)
+        return constrain(projected, "batch", "length", "heads", "_")

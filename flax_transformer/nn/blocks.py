@@ -1,61 +1,26 @@
 """Encoder and decoder layers: sub-layers in residual connections (figure 1 of arXiv 1706.03762)."""
 
-import dataclasses
-from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.nn.attention import MultiHeadAttention
-from flax_transformer.nn.dropout import Dropout
-from flax_transformer.nn.feed_forward import Activation, FeedForward
+from flax_transformer.nn.feed_forward import FeedForward
 from flax_transformer.nn.kv_cache import KeyValues
-from flax_transformer.nn.normalization import LayerNorm
+from flax_transformer.nn.layer_config import LayerConfig
+from flax_transformer.nn.residual import Residual
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerConfig:
-    """What the layers of an encoder or decoder are made of.
-
-    Attributes:
-        model_dim: size of the states, D.
-        num_heads: number of attention heads, N.
-        head_dim: size of each head, H.
-        feed_forward_dim: size of the hidden layer of the feed-forward network, F.
-        activation: of the feed-forward network.
-        gated_feed_forward: see :class:`FeedForward`.
-        pre_norm: normalise what a sub-layer reads, ``x + f(norm(x))`` (Xiong et al., 2020, arXiv
-            2002.04745), instead of what it returns, ``norm(x + f(x))``, as in the paper.
-        norm_epsilon: of the layer normalisation.
-        dropout_rate: of each sub-layer's output.
-        attention_dropout_rate: of the attention weights.
-        feed_forward_dropout_rate: of the hidden layer of the feed-forward network.
-        dtype: of the states.
-        product_dtype: of the operands of matrix products.
-    """
-
-    model_dim: int
-    num_heads: int
-    head_dim: int
-    feed_forward_dim: int
-    activation: Activation = "relu"
-    gated_feed_forward: bool = False
-    pre_norm: bool = False
-    norm_epsilon: float = 1e-6
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    feed_forward_dropout_rate: float = 0.0
-    dtype: DTypeLike = jnp.float32
-    product_dtype: DTypeLike = jnp.float32
-
-
-def _attention(config: LayerConfig) -> MultiHeadAttention:
+def _attention(config: LayerConfig, rotary_base: float | None) -> MultiHeadAttention:
     return MultiHeadAttention(
         num_heads=config.num_heads,
         head_dim=config.head_dim,
         model_dim=config.model_dim,
+        num_key_value_heads=config.num_key_value_heads,
+        use_bias=config.attention_bias,
+        scale=config.attention_scale,
+        rotary_base=rotary_base,
         dropout_rate=config.attention_dropout_rate,
         dtype=config.dtype,
         product_dtype=config.product_dtype,
@@ -67,57 +32,46 @@ def _feed_forward(config: LayerConfig) -> FeedForward:
         hidden_dim=config.feed_forward_dim,
         activation=config.activation,
         gated=config.gated_feed_forward,
+        use_bias=config.feed_forward_bias,
         dropout_rate=config.feed_forward_dropout_rate,
         dtype=config.dtype,
         product_dtype=config.product_dtype,
     )
 
 
-class Residual(nn.Module):
-    """Add & Norm around a sub-layer, with dropout on the sub-layer's output (section 5.4).
-
-    Attributes:
-        pre_norm: see :class:`LayerConfig`.
-        norm_epsilon: of the layer normalisation.
-        dropout_rate: of the sub-layer's output.
-    """
-
-    pre_norm: bool
-    norm_epsilon: float
-    dropout_rate: float
-
-    def setup(self) -> None:
-        """Declare the normalisation and the dropout."""
-        self.norm = LayerNorm(self.norm_epsilon)
-        self.dropout = Dropout(self.dropout_rate)
-
-    def __call__(
-        self,
-        inputs: Float[Array, "*B D"],
-        sublayer: Callable[[Float[Array, "*B D"]], Float[Array, "*B D"]],
-        *,
-        deterministic: bool,
-    ) -> Float[Array, "*B D"]:
-        """Return ``norm(x + dropout(f(x)))``, or ``x + dropout(f(norm(x)))`` with ``pre_norm``."""
-        if self.pre_norm:
-            outputs = sublayer(self.norm(inputs))
-            return inputs + self.dropout(outputs, deterministic=deterministic)
-        outputs = self.dropout(sublayer(inputs), deterministic=deterministic)
-        return self.norm(inputs + outputs)
-
-
 def _residual(config: LayerConfig) -> Residual:
-    return Residual(config.pre_norm, config.norm_epsilon, config.dropout_rate)
+    return Residual(config.pre_norm, config.norm, config.norm_epsilon, config.dropout_rate)
+
+
+def _attend_to_past(
+    attention: MultiHeadAttention,
+    residual: Residual,
+    states: Float[Array, "B W D"],
+    cache: KeyValues,
+    mask: Bool[Array, "B 1 W slots"],
+    start: Int[Array, ""],
+    bias: Float[Array, "#B N #W slots"] | None,
+    positions: Int[Array, "#B W"] | None,
+) -> tuple[Float[Array, "B W D"], KeyValues]:
+    """Write this position to ``cache`` and let it attend to what is there."""
+    extended = cache
+
+    def attend(x: Float[Array, "B W D"]) -> Float[Array, "B W D"]:
+        nonlocal extended
+        extended = attention.extend_cache(x, cache, start, positions=positions)
+        return attention.attend_to_cache(x, extended, mask, bias=bias, positions=positions)
+
+    return residual(states, attend, deterministic=True), extended
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then the feed-forward network."""
+    """Self-attention, then the feed-forward network; also a layer of a decoder without encoder."""
 
     config: LayerConfig
 
     def setup(self) -> None:
         """Declare the sub-layers."""
-        self.self_attention = _attention(self.config)
+        self.self_attention = _attention(self.config, self.config.rotary_base)
         self.self_attention_residual = _residual(self.config)
         self.feed_forward = _feed_forward(self.config)
         self.feed_forward_residual = _residual(self.config)
@@ -127,19 +81,97 @@ class EncoderLayer(nn.Module):
         states: Float[Array, "B S D"],
         mask: Bool[Array, "#B #N #S S"] | None = None,
         *,
+        bias: Float[Array, "#B N S S"] | None = None,
+        positions: Int[Array, "#B S"] | None = None,
         deterministic: bool,
     ) -> Float[Array, "B S D"]:
-        """Transform ``states``; ``mask`` says which positions each may attend to."""
+        """Transform ``states``.
+
+        Args:
+            states: what is read.
+            mask: True where a position may attend to another.
+            bias: added to the logits of attention.
+            positions: for rotary positions; None counts from the row's start.
+            deterministic: without dropout.
+        """
         states = self.self_attention_residual(
             states,
-            lambda x: self.self_attention(x, x, mask, deterministic=deterministic),
+            lambda x: self.self_attention(
+                x, x, mask, bias=bias, positions=positions, deterministic=deterministic
+            ),
             deterministic=deterministic,
         )
+        return self._feed_forward(states, deterministic=deterministic)
+
+    def prefill(
+        self,
+        states: Float[Array, "B P D"],
+        mask: Bool[Array, "#B #N #P P"],
+        *,
+        bias: Float[Array, "#B N P P"] | None = None,
+        positions: Int[Array, "#B P"] | None = None,
+    ) -> tuple[Float[Array, "B P D"], KeyValues]:
+        """Read a whole prompt; return its states and what :meth:`step` attends to."""
+        read: list[Float[Array, "B P D"]] = []
+
+        def attend(x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+            read.append(x)
+            return self.self_attention(
+                x, x, mask, bias=bias, positions=positions, deterministic=True
+            )
+
+        states = self.self_attention_residual(states, attend, deterministic=True)
+        key_values = self.self_attention.make_key_values(read[0], positions)
+        return self._feed_forward(states, deterministic=True), key_values
+
+    def step(
+        self,
+        states: Float[Array, "B W D"],
+        cache: KeyValues,
+        mask: Bool[Array, "B 1 W slots"],
+        start: Int[Array, ""],
+        *,
+        bias: Float[Array, "#B N #W slots"] | None = None,
+        positions: Int[Array, "#B W"] | None = None,
+    ) -> tuple[Float[Array, "B W D"], KeyValues]:
+        """Decode one position of the W hypotheses of each input; dropout is off.
+
+        Returns the states and ``cache`` with this position written to the slots from ``start``.
+        """
+        states, cache = _attend_to_past(
+            self.self_attention,
+            self.self_attention_residual,
+            states,
+            cache,
+            mask,
+            start,
+            bias,
+            positions,
+        )
+        return self._feed_forward(states, deterministic=True), cache
+
+    def _feed_forward(
+        self, states: Float[Array, "B T D"], *, deterministic: bool
+    ) -> Float[Array, "B T D"]:
         return self.feed_forward_residual(
             states,
             lambda x: self.feed_forward(x, deterministic=deterministic),
             deterministic=deterministic,
         )
+
+
+class DecoderStep(NamedTuple):
+    """What a layer of a decoder makes of one position of each hypothesis.
+
+    Attributes:
+        states: the layer's output.
+        cache: keys and values of self-attention, with this position's.
+        cross_weights: attention to the source, head by head.
+    """
+
+    states: Float[Array, "B W D"]
+    cache: KeyValues
+    cross_weights: Float[Array, "B N W S"]
 
 
 class DecoderLayer(nn.Module):
@@ -149,9 +181,9 @@ class DecoderLayer(nn.Module):
 
     def setup(self) -> None:
         """Declare the sub-layers."""
-        self.self_attention = _attention(self.config)
+        self.self_attention = _attention(self.config, self.config.rotary_base)
         self.self_attention_residual = _residual(self.config)
-        self.cross_attention = _attention(self.config)
+        self.cross_attention = _attention(self.config, None)
         self.cross_attention_residual = _residual(self.config)
         self.feed_forward = _feed_forward(self.config)
         self.feed_forward_residual = _residual(self.config)
@@ -163,12 +195,26 @@ class DecoderLayer(nn.Module):
         self_mask: Bool[Array, "#B #N T T"],
         cross_mask: Bool[Array, "#B #N #T S"] | None = None,
         *,
+        bias: Float[Array, "#B N T T"] | None = None,
+        positions: Int[Array, "#B T"] | None = None,
         deterministic: bool,
     ) -> Float[Array, "B T D"]:
-        """Transform ``states``, reading ``encoded``; ``self_mask`` must be causal."""
+        """Transform ``states``, reading ``encoded``.
+
+        Args:
+            states: what is transformed.
+            encoded: the encoder's output.
+            self_mask: of self-attention; must be causal.
+            cross_mask: of attention to ``encoded``.
+            bias: added to the logits of self-attention.
+            positions: for rotary positions; None counts from the row's start.
+            deterministic: without dropout.
+        """
         states = self.self_attention_residual(
             states,
-            lambda x: self.self_attention(x, x, self_mask, deterministic=deterministic),
+            lambda x: self.self_attention(
+                x, x, self_mask, bias=bias, positions=positions, deterministic=deterministic
+            ),
             deterministic=deterministic,
         )
         states = self.cross_attention_residual(
@@ -193,26 +239,33 @@ class DecoderLayer(nn.Module):
         cross_cache: KeyValues,
         self_mask: Bool[Array, "B 1 W slots"],
         cross_mask: Bool[Array, "B 1 1 S"] | None,
-        index: Int[Array, ""],
-    ) -> tuple[Float[Array, "B W D"], KeyValues]:
-        """Decode position ``index`` of the W hypotheses of each sentence; dropout is off.
+        start: Int[Array, ""],
+        *,
+        bias: Float[Array, "#B N #W slots"] | None = None,
+        positions: Int[Array, "#B W"] | None = None,
+    ) -> DecoderStep:
+        """Decode one position of the W hypotheses of each sentence; dropout is off.
 
-        Returns the states and ``self_cache`` with this position written to it.
+        Its keys and values are written to the slots of ``self_cache`` from ``start``.
         """
-        extended = self_cache
-
-        def attend_to_past(x: Float[Array, "B W D"]) -> Float[Array, "B W D"]:
-            nonlocal extended
-            extended = self.self_attention.extend_cache(x, self_cache, index)
-            return self.self_attention.attend_to_cache(x, extended, self_mask)
-
-        states = self.self_attention_residual(states, attend_to_past, deterministic=True)
-        states = self.cross_attention_residual(
+        states, self_cache = _attend_to_past(
+            self.self_attention,
+            self.self_attention_residual,
             states,
-            lambda x: self.cross_attention.attend_to_cache(x, cross_cache, cross_mask),
-            deterministic=True,
+            self_cache,
+            self_mask,
+            start,
+            bias,
+            positions,
         )
+        weights: list[Float[Array, "B N W S"]] = []
+
+        def attend_to_source(x: Float[Array, "B W D"]) -> Float[Array, "B W D"]:
+            weights.append(self.cross_attention.weigh_cache(x, cross_cache, cross_mask))
+            return self.cross_attention.attend_to_cache(x, cross_cache, cross_mask)
+
+        states = self.cross_attention_residual(states, attend_to_source, deterministic=True)
         states = self.feed_forward_residual(
             states, lambda x: self.feed_forward(x, deterministic=True), deterministic=True
         )
-        return states, extended
+        return DecoderStep(states, self_cache, weights[0])

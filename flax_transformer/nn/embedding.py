@@ -1,5 +1,7 @@
 """Token embeddings, shared with the output projection where the model ties them."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -23,28 +25,45 @@ def take_rows(
     return jnp.asarray(table).at[indices].get(mode="fill", wrap_negative_indices=False)
 
 
+class OutputProjection(NamedTuple):
+    """What final states are scored with.
+
+    Attributes:
+        table: a vector for each token.
+        bias: a number for each token; None without.
+    """
+
+    table: Float[Array, "V D"]
+    bias: Float[Array, " V"] | None = None
+
+
 def score_tokens(
     states: Float[Array, "*B D"],
-    table: Float[Array, "V D"],
+    projection: OutputProjection,
     *,
     product_dtype: DTypeLike = jnp.float32,
     logits_dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*B V"]:
-    """Return the product of each state with every token's vector: the logits.
+    """Return the product of each state with every token's vector, plus the bias: the logits.
 
     Args:
         states: final states of a decoder.
-        table: a vector for each token.
+        projection: vectors and biases of the tokens.
         product_dtype: of the product's operands.
         logits_dtype: of the result.
 
-    >>> score_tokens(jnp.ones((1, 2)), jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> score_tokens(jnp.ones((1, 2)), OutputProjection(jnp.array([[1.0, 2.0], [3.0, 4.0]])))
     Array([[3., 7.]], dtype=float32)
     """
     batch = "uwxyz"[: states.ndim - 1]
-    return einsum(
-        f"{batch}d,vd->{batch}v", states, table, dtype=product_dtype, result_dtype=logits_dtype
+    logits = einsum(
+        f"{batch}d,vd->{batch}v",
+        states,
+        projection.table,
+        dtype=product_dtype,
+        result_dtype=logits_dtype,
     )
+    return logits if projection.bias is None else logits + projection.bias.astype(logits.dtype)
 
 
 class Embedding(nn.Module):

@@ -33,12 +33,13 @@ class FeedForward(nn.Module):
     """Two linear maps with an activation between them, the same for every position.
 
     Plain: ``activation(x W1 + b1) W2 + b2`` (equation 2 of the paper). Gated:
-    ``(activation(x Wg) * (x W1)) W2`` without biases (Shazeer, arXiv 2002.05202).
+    ``(activation(x Wg + bg) * (x W1 + b1)) W2 + b2`` (Shazeer, arXiv 2002.05202, without biases).
 
     Attributes:
         hidden_dim: size of the hidden layer, F.
         activation: name of the activation.
         gated: multiply the hidden layer by an activated gate.
+        use_bias: add the biases.
         dropout_rate: of the hidden layer.
         dtype: of the result and of the hidden layer.
         product_dtype: of the operands of matrix products.
@@ -47,6 +48,7 @@ class FeedForward(nn.Module):
     hidden_dim: int
     activation: Activation = "relu"
     gated: bool = False
+    use_bias: bool = True
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
     product_dtype: DTypeLike = jnp.float32
@@ -61,7 +63,7 @@ class FeedForward(nn.Module):
         def linear(features: int, name: str) -> Linear:
             return Linear(
                 (features,),
-                use_bias=not self.gated,
+                use_bias=self.use_bias,
                 dtype=self.dtype,
                 product_dtype=self.product_dtype,
                 name=name,

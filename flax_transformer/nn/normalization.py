@@ -1,10 +1,14 @@
-"""Layer normalisation (Ba et al., 2016, arXiv 1607.06450)."""
+"""Layer normalisation (arXiv 1607.06450) and root mean square normalisation (arXiv 1910.07467)."""
+
+from typing import Literal, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Float
+
+Normalization: TypeAlias = Literal["layer", "rms"]
 
 
 def layer_norm(
@@ -44,3 +48,44 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (inputs.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (inputs.shape[-1],))
         return layer_norm(inputs, scale, bias, epsilon=self.epsilon)
+
+
+def rms_norm(
+    inputs: Float[Array, "*B D"], scale: Float[Array, " D"], *, epsilon: float
+) -> Float[Array, "*B D"]:
+    """Scale each vector to mean square 1, then by ``scale``; no shift (Zhang and Sennrich, 2019).
+
+    ``scale * x / sqrt(mean(x²) + epsilon)``, computed in float32; the result has the dtype of
+    ``inputs``.
+
+    >>> rms_norm(jnp.array([[1.0, 7.0]]), jnp.ones(2), epsilon=0.0)
+    Array([[0.2, 1.4]], dtype=float32)
+    """
+    x = inputs.astype(jnp.float32)
+    normalised = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+    return (normalised * scale).astype(inputs.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation with a learned scale, float32.
+
+    Attributes:
+        epsilon: added to the mean square.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalise the last dimension of ``inputs``."""
+        scale = self.param("scale", nn.initializers.ones, (inputs.shape[-1],))
+        return rms_norm(inputs, scale, epsilon=self.epsilon)
+
+
+def make_norm(kind: Normalization, epsilon: float) -> LayerNorm | RMSNorm:
+    """Make the normalisation of a kind.
+
+    >>> make_norm("rms", 1e-6).epsilon
+    1e-06
+    """
+    return RMSNorm(epsilon) if kind == "rms" else LayerNorm(epsilon)

@@ -64,15 +64,19 @@ class LearnedPositions(nn.Module):
     Attributes:
         num_positions: positions that can be encoded, 0 to ``num_positions - 1``.
         dim: size of an encoding.
+        offset: row of the table that holds position 0; the rows before it are not used.
     """
 
     num_positions: int
     dim: int
+    offset: int = 0
 
     @nn.compact
     def __call__(self, positions: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """Return the float32 encodings; NaN for a position outside the table."""
         table = self.param(
-            "embedding", nn.initializers.normal(0.02), (self.num_positions, self.dim)
+            "embedding",
+            nn.initializers.normal(0.02),
+            (self.offset + self.num_positions, self.dim),
         )
-        return take_rows(table, positions)
+        return take_rows(table[self.offset :], positions)

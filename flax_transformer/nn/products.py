@@ -15,13 +15,14 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float
+from flax_transformer.nn.quantization import Int8Weights, quantized_einsum
 from flax_transformer.parallel.activation_sharding import is_spread
 
 
 def einsum(
     equation: str,
     left: Float[Array, "..."],
-    right: Float[Array, "..."],
+    right: Float[Array, "..."] | Int8Weights,
     *,
     dtype: DTypeLike,
     result_dtype: DTypeLike,
@@ -34,7 +35,7 @@ def einsum(
     Args:
         equation: of two operands and a result, each index in at least two of the three.
         left: of any dtype.
-        right: of any dtype.
+        right: of any dtype; quantized weights, of which there are no gradients, multiply integers.
         dtype: of the operands.
         result_dtype: of the result.
 
@@ -43,6 +44,8 @@ def einsum(
     Array([[3.],
            [3.]], dtype=float32)
     """
+    if isinstance(right, Int8Weights):
+        return quantized_einsum(equation, left, right).astype(result_dtype)
     if jnp.dtype(dtype).itemsize == 4:
         return jnp.einsum(
             equation,
@@ -110,11 +113,38 @@ def _multiply(
 ) -> Float[Array, "..."]:
     """Return the product, in the dtype that devices shall add up their parts of it in."""
     if jax.default_backend() == "cpu":
-        if is_spread():
-            equation, left, right = _order_as_result(equation, left, right)
-        else:
-            equation, left, right = _sum_over_last_axes(equation, left, right)
+        if not is_spread():
+            return _multiply_as_they_lie(
+                *_sum_over_last_axes(equation, left, right), result_dtype=result_dtype
+            )
+        equation, left, right = _order_as_result(equation, left, right)
     return jnp.einsum(equation, left, right, preferred_element_type=result_dtype)
+
+
+def _multiply_as_they_lie(
+    equation: str,
+    left: Float[Array, "..."],
+    right: Float[Array, "..."],
+    *,
+    result_dtype: jnp.dtype,
+) -> Float[Array, "..."]:
+    """Make the result with the axes of ``left`` before those of ``right``, and order it then.
+
+    Asked for another order, XLA would swap the operands, and copy the larger one where
+    :func:`_sum_over_last_axes` had chosen the smaller.
+    """
+    inputs, result = equation.split("->")
+    left_axes, right_axes = inputs.split(",")
+    shared = "".join(axis for axis in left_axes if axis in right_axes and axis in result)
+    own = "".join(axis for axis in left_axes if axis not in right_axes)
+    others = "".join(axis for axis in right_axes if axis not in left_axes)
+    made = shared + own + others
+    product = jnp.einsum(f"{inputs}->{made}", left, right, preferred_element_type=result_dtype)
+    if made == result:
+        return product
+    # Without this XLA would fold the transposition into the product again.
+    product = with_layout_constraint(product, Layout(tuple(range(product.ndim))))
+    return product.transpose([made.index(axis) for axis in result])
 
 
 def _order_as_result(

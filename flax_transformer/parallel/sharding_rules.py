@@ -42,13 +42,23 @@ class ShardingRules:
     parameters: tuple[tuple[str, str], ...] = (
         (r"(source|target|output)_embedding/embedding", "vocab embed"),
         (r"(source|target)_positions/embedding", "_ embed"),
+        (r"token_type_embedding/embedding", "_ embed"),
+        (r"relative_bias/embedding", "_ heads"),
+        (r"output_bias", "vocab"),
         (r"_attention/(query|key|value)/kernel", "embed heads _"),
+        (r"_attention/(query|key|value)/bias", "heads _"),
         (r"_attention/output/kernel", "heads _ embed"),
+        (r"_attention/output/bias", "_"),
         (r"feed_forward/(hidden|gate)/kernel", "embed mlp"),
         (r"feed_forward/(hidden|gate)/bias", "mlp"),
         (r"feed_forward/output/kernel", "mlp embed"),
         (r"feed_forward/output/bias", "_"),
         (r"norm/(scale|bias)", "_"),
+        (r"(pooler|transform)/kernel", "embed mlp"),
+        (r"(pooler|transform)/bias", "mlp"),
+        (r"classifier/kernel", "embed _"),
+        (r"classifier/bias", "_"),
+        (r"lora_[ab]", "_ _"),
     )
     axes: tuple[tuple[str, str], ...] = (
         ("vocab", "tensor"),

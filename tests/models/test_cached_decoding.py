@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.errors import InputError
-from flax_transformer.models.encoder_decoder import reorder_cache
+from flax_transformer.models.decoder_cache import reorder_cache
 
 BEAM_SIZE = 3
 
@@ -32,7 +32,7 @@ def make_step(jit, tiny):
     )
 
 
-@pytest.fixture(scope="module", params=["paper", "pre-norm"])
+@pytest.fixture(scope="module", params=["paper", "pre-norm", "T5", "rotary"])
 def decoder(request, jit, make_tiny):
     """A model, its compiled decoding step and its compiled full forward pass."""
     changes = {
@@ -42,6 +42,26 @@ def decoder(request, jit, make_tiny):
             "position_encoding": "learned",
             "gated_feed_forward": True,
             "share_target_output_embedding": True,
+        },
+        "T5": {
+            "position_encoding": "relative",
+            "num_relative_buckets": 8,
+            "max_relative_distance": 6,
+            "norm": "rms",
+            "pre_norm": True,
+            "scale_attention": False,
+            "feed_forward_bias": False,
+            "share_target_output_embedding": True,
+            "scale_output": True,
+        },
+        "rotary": {
+            "position_encoding": "rotary",
+            "num_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 6,
+            "attention_bias": True,
+            "embedding_norm": True,
+            "output_bias": True,
         },
     }
     tiny = make_tiny(**changes[request.param])
@@ -138,7 +158,9 @@ def test_all_steps_are_traced_once(jit, tiny, pairs):
 
 
 def test_a_cache_longer_than_max_positions_is_refused(tiny, pairs):
-    with pytest.raises(InputError, match=r"max_length must be at most max_positions = 19, got 20"):
+    with pytest.raises(
+        InputError, match=r"max_length must be at most 19 .*max_positions = 19, got 20"
+    ):
         start(tiny, pairs, 1, 20)
 
 

@@ -75,7 +75,11 @@ def test_stacked_layers_start_different(make_tiny):
     config = make_tiny(scan_layers=True, **SIZES).config
     states = jnp.zeros((1, 1, config.model_dim))
     params = Encoder(config, config.num_encoder_layers).init(
-        jax.random.key(0), states, None, deterministic=True
+        jax.random.key(0),
+        states,
+        None,
+        positions=jnp.arange(states.shape[1])[None],
+        deterministic=True,
     )["params"]
     kernel = params["layers"]["feed_forward"]["hidden"]["kernel"]
     assert not bool((kernel[0] == kernel[1]).any())
@@ -95,7 +99,13 @@ def test_every_layer_drops_with_a_mask_of_its_own(jit, make_tiny, scan_layers, r
     encoder = Encoder(config, config.num_encoder_layers)
     states = jnp.zeros((3, 5, config.model_dim))
     shapes = jax.eval_shape(
-        lambda: encoder.init(jax.random.key(0), states, None, deterministic=True)
+        lambda: encoder.init(
+            jax.random.key(0),
+            states,
+            None,
+            positions=jnp.arange(states.shape[1])[None],
+            deterministic=True,
+        )
     )["params"]
     # Every feed-forward network returns ones, every attention zeros: the layers count how often an
     # element was kept. The final normalisation moves the counts but keeps them apart.
@@ -107,7 +117,12 @@ def test_every_layer_drops_with_a_mask_of_its_own(jit, make_tiny, scan_layers, r
     )
     outputs = jit(
         lambda key: encoder.apply(
-            {"params": params}, states, None, deterministic=False, rngs={"dropout": key}
+            {"params": params},
+            states,
+            None,
+            positions=jnp.arange(states.shape[1])[None],
+            deterministic=False,
+            rngs={"dropout": key},
         )
     )(jax.random.key(0))
     for row in np.asarray(outputs).reshape(-1, config.model_dim):

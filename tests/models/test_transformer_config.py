@@ -14,22 +14,35 @@ SIZES = (
     "num_encoder_layers",
     "num_decoder_layers",
     "num_heads",
+    "num_key_value_heads",
     "head_dim",
     "feed_forward_dim",
+    "num_relative_buckets",
+    "max_relative_distance",
     "max_positions",
 )
+COUNTS = ("position_offset", "num_token_types", "num_labels")
 RATES = ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate")
 SWITCHES = (
+    "attention_bias",
+    "scale_attention",
     "gated_feed_forward",
+    "feed_forward_bias",
+    "embedding_norm",
     "pre_norm",
     "scale_embedding",
     "share_source_target_embedding",
     "share_target_output_embedding",
+    "scale_output",
+    "output_bias",
     "scan_layers",
 )
 CHOICES = (
     "architecture",
     "activation",
+    "norm",
+    "head",
+    "pooler",
     "position_encoding",
     "sinusoid_layout",
     "param_dtype",
@@ -45,8 +58,15 @@ def test_sizes_are_whole_numbers_from_one(name, value):
         TransformerConfig(**{name: value})
 
 
-@pytest.mark.parametrize("name", [name for name in SIZES if name != "head_dim"])
-def test_only_head_dim_may_be_left_open(name):
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [-1, 1.0, True, None])
+def test_counts_are_whole_numbers_from_zero(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be a whole number of at least 0, got "):
+        TransformerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", set(SIZES) - {"head_dim", "num_key_value_heads"})
+def test_only_the_heads_may_be_left_open(name):
     with pytest.raises(InputError, match=f"^{name} must be"):
         TransformerConfig(**{name: None})
     assert TransformerConfig(model_dim=24, num_heads=3).layer_config().head_dim == 8
@@ -89,7 +109,8 @@ def test_products_have_the_dtype_of_the_states_unless_named():
 
 
 def test_every_field_is_checked_by_a_test():
-    fields = {*SIZES, *RATES, *SWITCHES, *CHOICES, "norm_epsilon", "product_dtype"}
+    others = {"num_encoder_layers", "num_decoder_layers", "norm_epsilon", "rotary_base"}
+    fields = {*SIZES, *COUNTS, *RATES, *SWITCHES, *CHOICES, *others, "product_dtype"}
     assert fields == set(TransformerConfig.__dataclass_fields__)
 
 
@@ -121,3 +142,46 @@ def test_a_config_is_hashable_and_does_not_change():
     assert hash(config) == hash(TransformerConfig())
     with pytest.raises(AttributeError):
         config.model_dim = 8
+
+
+ENCODER = {"architecture": "encoder_only", "num_decoder_layers": 0}
+DECODER = {"architecture": "decoder_only", "num_encoder_layers": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({**ENCODER, "num_decoder_layers": 1}, "num_decoder_layers must be 0 when"),
+        ({**ENCODER, "num_encoder_layers": 0}, "num_encoder_layers must be a whole number"),
+        ({**DECODER, "num_encoder_layers": 2}, "num_encoder_layers must be 0 when"),
+        ({**DECODER, "source_vocab_size": 7}, "source_vocab_size and target_vocab_size must be eq"),
+        ({**DECODER, "num_token_types": 2}, "num_token_types must be 0 unless"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_heads, got 3 and 8"),
+        ({"rotary_base": 0.5}, "rotary_base must be a number above 1, got 0.5"),
+        ({"rotary_base": "10000"}, "rotary_base must be a number above 1, got '10000'"),
+        (
+            {"position_encoding": "rotary", "head_dim": 7},
+            "the size of a head must be even for rotary positions, got 7",
+        ),
+        ({"position_offset": 2}, "position_offset must be 0 unless"),
+        (
+            {"position_encoding": "relative", "num_relative_buckets": 30},
+            "num_relative_buckets must be a multiple of 4",
+        ),
+        (
+            {"position_encoding": "relative", "max_relative_distance": 16},
+            "less than twice max_relative_distance, got 32 and 16",
+        ),
+        ({"head": "masked_lm"}, "head and pooler must be none unless"),
+        ({**DECODER, "pooler": "tanh"}, "head and pooler must be none unless"),
+        ({**ENCODER, "num_labels": 3}, "num_labels must be at least 1 with a classification head"),
+        ({**ENCODER, "head": "token_classification"}, "num_labels must be at least 1 with"),
+        (
+            {**ENCODER, "head": "sequence_classification", "num_labels": 2},
+            "pooler must be tanh or relu to classify sequences",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        TransformerConfig(**changes)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy_reference
 import pytest
 
-from flax_transformer.nn.blocks import DecoderLayer, EncoderLayer, LayerConfig
+from flax_transformer.nn.blocks import DecoderLayer, EncoderLayer
+from flax_transformer.nn.layer_config import LayerConfig
 from flax_transformer.nn.masks import make_causal_mask, make_padding_mask
 
 B, T, S, D, N, H, F = 2, 5, 7, 11, 3, 13, 17

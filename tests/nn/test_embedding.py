@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.nn.embedding import Embedding, score_tokens
+from flax_transformer.nn.embedding import Embedding, OutputProjection, score_tokens
 
 V, D = 23, 7
 
@@ -30,7 +30,7 @@ def test_scaled_embeddings_start_with_unit_variance():
 
 def test_scores_are_products_with_every_row_unscaled(table):
     states = jax.random.normal(jax.random.key(2), (2, 3, D))
-    logits = score_tokens(states, table["params"]["embedding"])
+    logits = score_tokens(states, OutputProjection(table["params"]["embedding"]))
     expected = np.asarray(states) @ np.asarray(table["params"]["embedding"]).T
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
@@ -39,7 +39,9 @@ def test_bfloat16_embeddings_have_float32_logits(table):
     module = Embedding(V, D, dtype=jnp.bfloat16)
     states = module.apply(table, jnp.array([[1, 2]]))
     assert states.dtype == jnp.bfloat16
-    logits = score_tokens(states, table["params"]["embedding"], product_dtype=jnp.bfloat16)
+    logits = score_tokens(
+        states, OutputProjection(table["params"]["embedding"]), product_dtype=jnp.bfloat16
+    )
     assert logits.dtype == jnp.float32
 
 

@@ -11,16 +11,20 @@ from flax_transformer.nn.feed_forward import ACTIVATIONS, FeedForward
 B, T, D, F = 2, 5, 7, 17
 
 
-@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+@pytest.mark.parametrize(
+    ("gated", "use_bias"),
+    [(False, True), (True, False), (True, True)],
+    ids=["plain", "gated", "gated-bias"],
+)
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
-def test_feed_forward_is_the_formula(activation, gated):
-    module = FeedForward(F, activation=activation, gated=gated)
+def test_feed_forward_is_the_formula(activation, gated, use_bias):
+    module = FeedForward(F, activation=activation, gated=gated, use_bias=use_bias)
     inputs = jax.random.normal(jax.random.key(0), (B, T, D)) * 2
     params = module.init(jax.random.key(1), inputs, deterministic=True)["params"]
     # Biases start at zero, where a missing one would not show.
     params = jax.tree.map(lambda p: p + 0.1, params)
     assert set(params) == ({"hidden", "gate", "output"} if gated else {"hidden", "output"})
-    assert all(("bias" in linear) != gated for linear in params.values())
+    assert all(("bias" in linear) == use_bias for linear in params.values())
     outputs = module.apply({"params": params}, inputs, deterministic=True)
     for b in range(B):
         expected = numpy_reference.feed_forward(

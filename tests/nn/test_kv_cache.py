@@ -14,7 +14,7 @@ def test_steps_written_one_by_one_are_the_whole_sequence():
     cache = init_key_values(B, N, H, T * W, dtype=jnp.float32)
     for t in range(T):
         rows = slice(t * W, (t + 1) * W)
-        cache = write_key_values(cache, key[:, rows], value[:, rows], jnp.array(t))
+        cache = write_key_values(cache, key[:, rows], value[:, rows], jnp.array(t * W))
     whole = as_key_values(key, value)
     np.testing.assert_array_equal(cache.keys, whole.keys)
     np.testing.assert_array_equal(cache.values, whole.values)
@@ -25,7 +25,7 @@ def test_steps_written_one_by_one_are_the_whole_sequence():
 def test_a_step_leaves_other_slots_alone_and_keeps_the_dtype():
     empty = init_key_values(B, N, H, T * W, dtype=jnp.bfloat16)
     ones = jnp.ones((B, W, N, H))
-    cache = write_key_values(empty, ones, ones, jnp.array(2))
+    cache = write_key_values(empty, ones, ones, jnp.array(2 * W))
     written = np.zeros(T * W)
     written[2 * W : 3 * W] = 1
     assert cache.keys.dtype == cache.values.dtype == jnp.bfloat16

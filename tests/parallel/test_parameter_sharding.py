@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from flax_transformer.errors import InputError
-from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.make_model import make_model
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 from flax_transformer.parallel.parameter_sharding import parameter_spec, state_shardings
@@ -29,19 +29,29 @@ CONFIG = TransformerConfig(
     max_positions=17,
 )
 
+ENCODER = {
+    "architecture": "encoder_only",
+    "num_decoder_layers": 0,
+    "pooler": "tanh",
+    "num_token_types": 2,
+}
+
 VARIANTS = {
     "plain": {},
     "learned positions": {"position_encoding": "learned"},
     "untied": {"share_source_target_embedding": False, "share_target_output_embedding": False},
     "gated": {"gated_feed_forward": True, "activation": "gelu"},
     "pre-norm": {"pre_norm": True},
+    "biases": {"attention_bias": True, "output_bias": True, "position_encoding": "relative"},
+    "masked LM": {**ENCODER, "head": "masked_lm"},
+    "classifier": {**ENCODER, "head": "sequence_classification", "num_labels": 3},
     "scanned": {"scan_layers": True, "gated_feed_forward": True, "pre_norm": True},
 }
 
 
 @functools.cache
 def abstract_state(variant, optimizer=optax.adam):
-    model = EncoderDecoder(dataclasses.replace(CONFIG, **VARIANTS[variant]))
+    model = make_model(dataclasses.replace(CONFIG, **VARIANTS[variant]))
     init = functools.partial(init_state, model, optimizer(1e-3))
     return jax.eval_shape(init, jax.random.key(0))
 
