@@ -2,8 +2,8 @@
 
 import sys
 
-from flax_transformer.cli.allocator import restart_with_huge_pages
+from flax_transformer.cli.allocator import restart_with_tuned_allocator
 from flax_transformer.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *restart_with_huge_pages(sys.argv[1:])]))
+    sys.exit(main(["train", *restart_with_tuned_allocator(sys.argv[1:])]))

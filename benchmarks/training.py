@@ -20,7 +20,7 @@ import typing
 from collections.abc import Iterator
 
 from contenders import PRECISIONS, TORCH_PEERS, Contender, Worker, WorkerError
-from flax_transformer.cli.allocator import HUGE_PAGES, OPT_OUT, TUNABLES
+from flax_transformer.cli.allocator import SETTINGS, OPT_OUT, TUNABLES
 from training_report import Measurement, format_table, to_json
 from training_shapes import SHAPES, Device, Remat, Shape
 
@@ -45,7 +45,7 @@ def main() -> None:
     shape = dataclasses.replace(SHAPES[arguments.shape], **changes)
     contenders = choose_contenders(shape, arguments.peers)
     contenders += [Contender("jax", precision, path=path) for path, precision in arguments.jax_peer]
-    environment = make_environment(use_huge_pages=not arguments.no_huge_pages)
+    environment = make_environment(tune_allocator=not arguments.default_allocator)
     load = os.getloadavg()[0]
     if load > QUIET_LOAD:
         say(f"the machine is busy (load {load:.1f}): ratios to PyTorch will flatter us, see README")
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=typing.get_args(Device))
     parser.add_argument("--remat", choices=typing.get_args(Remat), help="ours")
     parser.add_argument("--vocab-chunks", type=int, metavar="N", help="ours")
-    parser.add_argument(OPT_OUT, action="store_true", help=f"do not set {TUNABLES}={HUGE_PAGES}")
+    parser.add_argument(OPT_OUT, action="store_true", help=f"do not set {TUNABLES}={SETTINGS}")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     arguments = parser.parse_args()
     for name in ("steps", "rows", "vocab_chunks"):
@@ -111,7 +111,7 @@ def choose_contenders(shape: Shape, peers: list[str] | None) -> list[Contender]:
     return ours + chosen
 
 
-def make_environment(*, use_huge_pages: bool) -> dict[str, str]:
+def make_environment(*, tune_allocator: bool) -> dict[str, str]:
     """Return what is set for every contender's process beside the environment of this one."""
     environment = {
         # All compile from nothing, and share a GPU.
@@ -119,8 +119,8 @@ def make_environment(*, use_huge_pages: bool) -> dict[str, str]:
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    if use_huge_pages:
-        environment[TUNABLES] = HUGE_PAGES
+    if tune_allocator:
+        environment[TUNABLES] = SETTINGS
     return environment
 
 

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from flax_transformer.cli.allocator import restart_with_huge_pages
+from flax_transformer.cli.allocator import restart_with_tuned_allocator
 from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
 from flax_transformer.cli.compile_cache import keep_compiled_programs
 from flax_transformer.cli.exit_status import run_guarded
@@ -22,15 +22,18 @@ COMMANDS = {
     "plan": "compute what training takes of many devices, without having them",
     "prepare": "download and prepare a data set",
     "translate": "translate text, a line for a line",
+    "generate": "continue a text by a language model",
     "evaluate": "score a model's translations by BLEU, chrF and TER",
     "score": "give the log-probability of translations that are already there",
     "average": "average the last checkpoints of a run into one model",
+    "convert": "write a public model as one of ours, or one of ours as a public model",
+    "card": "say what a model is: its sizes, data, scores, energy and limits",
 }
 
-COMPUTING = ("train", "translate", "evaluate", "score")
+COMPUTING = ("train", "translate", "generate", "evaluate", "score")
 """Commands that compile programs which another run may use again."""
 
-FILTERS = ("translate", "evaluate", "score")
+FILTERS = ("translate", "generate", "evaluate", "score", "card")
 """Commands that only print: they end when nobody reads any more."""
 
 
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         if argv[:1] == ["train"]:
-            argv = restart_with_huge_pages(argv)
+            argv = restart_with_tuned_allocator(argv)
     argv = list(argv)
     # Output is UTF-8 whatever the locale, and has a line feed at the end of a line.
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,15 +1,15 @@
 """Cross-entropy with label smoothing, of logits or of the states that they are made of."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.errors import InputError
-from flax_transformer.nn.embedding import score_tokens
-from flax_transformer.parallel.activation_sharding import constrain
+from flax_transformer.nn.embedding import OutputProjection, score_tokens
+from flax_transformer.parallel.activation_sharding import constrain, is_spread
 
 
 class TokenLosses(NamedTuple):
@@ -38,6 +38,9 @@ class LogitSums(NamedTuple):
     total: Float[Array, "B T"]
 
 
+_Residuals: TypeAlias = tuple[Float[Array, "B T V"], Float[Array, "B T"], Int[Array, "B T"]]
+
+
 def cross_entropy(
     logits: Float[Array, "B T V"], labels: Int[Array, "B T"], *, label_smoothing: float = 0.0
 ) -> TokenLosses:
@@ -55,7 +58,7 @@ def cross_entropy(
 
 def linear_cross_entropy(
     states: Float[Array, "B T D"],
-    table: Float[Array, "V D"],
+    projection: OutputProjection,
     labels: Int[Array, "B T"],
     *,
     label_smoothing: float = 0.0,
@@ -63,7 +66,7 @@ def linear_cross_entropy(
     product_dtype: DTypeLike = jnp.float32,
     logits_dtype: DTypeLike = jnp.float32,
 ) -> TokenLosses:
-    """Return the :func:`cross_entropy` of the logits ``states @ tableᵀ``.
+    """Return the :func:`cross_entropy` of the logits ``states @ tableᵀ + bias``.
 
     The logits are by far the largest array of a step. With ``vocab_chunks`` the vocabulary is gone
     through in so many parts, and a part's logits are made again in the backward pass: ``B T V /
@@ -73,7 +76,7 @@ def linear_cross_entropy(
 
     Args:
         states: final states of a decoder.
-        table: a vector for each token.
+        projection: vectors and biases of the tokens.
         labels: tokens to predict.
         label_smoothing: ε.
         vocab_chunks: parts of the vocabulary, at least 1.
@@ -83,52 +86,95 @@ def linear_cross_entropy(
     Raises:
         InputError: there are more parts than tokens.
     """
-    vocab_size = table.shape[0]
+    vocab_size = projection.table.shape[0]
     if vocab_chunks > vocab_size:
         raise InputError(
             f"vocab_chunks must be at most the vocabulary's size, {vocab_size}, got {vocab_chunks}."
         )
     states = constrain(states, "batch", "logits_length", "_")
 
-    def sum_part(table: Float[Array, "V D"], labels: Int[Array, "B T"]) -> LogitSums:
-        logits = score_tokens(states, table, product_dtype=product_dtype, logits_dtype=logits_dtype)
+    def sum_part(part: OutputProjection, labels: Int[Array, "B T"]) -> LogitSums:
+        logits = score_tokens(states, part, product_dtype=product_dtype, logits_dtype=logits_dtype)
         logits = constrain(logits, "batch", "logits_length", "logits_vocab")
         return _sum_logits(logits, labels)
 
     if vocab_chunks == 1:
-        return _losses(sum_part(table, labels), vocab_size, label_smoothing)
+        return _losses(sum_part(projection, labels), vocab_size, label_smoothing)
     # Of the first chunks all have one size, for a scan; what is left over is one more part.
     size = -(-vocab_size // vocab_chunks)
     num_whole = vocab_size // size
-    whole, rest = jnp.split(table, [num_whole * size])
+    whole = jax.tree.map(
+        lambda leaf: leaf[: num_whole * size].reshape(num_whole, size, *leaf.shape[1:]), projection
+    )
+    rest = jax.tree.map(lambda leaf: leaf[num_whole * size :], projection)
     sum_part = jax.checkpoint(sum_part)
 
     def add_part(
-        sums: LogitSums, part: tuple[Float[Array, "V D"], Int[Array, ""]]
+        sums: LogitSums, part: tuple[OutputProjection, Int[Array, ""]]
     ) -> tuple[LogitSums, None]:
         chunk, start = part
         return _add(sums, sum_part(chunk, labels - start)), None
 
-    chunks = whole.reshape(num_whole, size, -1)
     first = LogitSums(
         jnp.full(labels.shape, -jnp.inf), jnp.zeros(labels.shape), jnp.zeros(labels.shape)
     )
-    sums, _ = jax.lax.scan(add_part, first, (chunks, jnp.arange(num_whole) * size))
-    if rest.size:
+    sums, _ = jax.lax.scan(add_part, first, (whole, jnp.arange(num_whole) * size))
+    if rest.table.size:
         sums = _add(sums, sum_part(rest, labels - num_whole * size))
     return _losses(sums, vocab_size, label_smoothing)
 
 
+@jax.custom_vjp
 def _sum_logits(logits: Float[Array, "B T V"], labels: Int[Array, "B T"]) -> LogitSums:
+    return _sum_logits_forward(logits, labels)[0]
+
+
+def _sum_logits_forward(
+    logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
+) -> tuple[LogitSums, _Residuals]:
     logits = logits.astype(jnp.float32)
-    # A comparison, fused into one pass over the logits, instead of a gather: the gradient of a
-    # gather is a scatter into zeros, [B, T, V], which nearly doubled the cost of the loss.
-    is_label = jnp.arange(logits.shape[-1]) == labels[..., None]
-    return LogitSums(
-        log_normalizer=jax.nn.logsumexp(logits, axis=-1),
-        label=jnp.where(is_label, logits, 0.0).sum(axis=-1),
+    largest = logits.max(axis=-1)
+    exponentials = jnp.exp(logits - largest[..., None])
+    sum_of_exponentials = exponentials.sum(axis=-1)
+    sums = LogitSums(
+        log_normalizer=largest + jnp.log(sum_of_exponentials),
+        label=_label_logits(logits, labels),
         total=logits.sum(axis=-1),
     )
+    return sums, (exponentials, sum_of_exponentials, labels)
+
+
+def _sum_logits_backward(
+    residuals: _Residuals, cotangents: LogitSums
+) -> tuple[Float[Array, "B T V"], None]:
+    """Return the gradient by the logits, written out so that it is made in one pass.
+
+    Differentiation would scatter the label's part into a table of zeros.
+    """
+    exponentials, sum_of_exponentials, labels = residuals
+    gradient = (
+        (cotangents.log_normalizer / sum_of_exponentials)[..., None] * exponentials
+        + jnp.where(_is_label(exponentials, labels), cotangents.label[..., None], 0.0)
+        + cotangents.total[..., None]
+    )
+    return gradient, None
+
+
+_sum_logits.defvjp(_sum_logits_forward, _sum_logits_backward)
+
+
+def _is_label(logits: Float[Array, "B T V"], labels: Int[Array, "B T"]) -> Bool[Array, "B T V"]:
+    return jnp.arange(logits.shape[-1]) == labels[..., None]
+
+
+def _label_logits(logits: Float[Array, "B T V"], labels: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    """Return the label's logit; 0 for a label that is not among the logits."""
+    if is_spread():
+        # A look-up would gather the logits of all devices that share the vocabulary.
+        return jnp.where(_is_label(logits, labels), logits, 0.0).sum(axis=-1)
+    is_here = (labels >= 0) & (labels < logits.shape[-1])
+    places = jnp.where(is_here, labels, 0)[..., None]
+    return jnp.where(is_here, jnp.take_along_axis(logits, places, axis=-1)[..., 0], 0.0)
 
 
 def _add(sums: LogitSums, others: LogitSums) -> LogitSums:

@@ -63,7 +63,7 @@ def command(config_file):
 
     def command(workdir, *options):
         files = ("--config", config_file, "--workdir", workdir)
-        return ("train.py", "--no-huge-pages", *files, *OPTIONS, *options)
+        return ("train.py", "--default-allocator", *files, *OPTIONS, *options)
 
     return command
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.errors import InputError
+from flax_transformer.nn.embedding import OutputProjection
 from flax_transformer.training.losses import cross_entropy, linear_cross_entropy
 
 B, T, D, V = 3, 5, 4, 7
@@ -63,53 +64,58 @@ def test_large_logits_stay_finite():
 
 
 @pytest.fixture(scope="module")
-def states_and_table():
+def states_and_projection():
     rng = np.random.default_rng(1)
     states, table = rng.normal(size=(B, T, D)), 1.5 * rng.normal(size=(V, D))
-    return jnp.asarray(states, jnp.float32), jnp.asarray(table, jnp.float32)
+    bias = rng.normal(size=V)
+    return jax.tree.map(jnp.float32, (states, OutputProjection(table, bias)))
 
 
-def value_and_gradients(states, table, labels, **options):
-    """Return the losses, and the gradients of their sum by states and table."""
+def value_and_gradients(states, projection, labels, **options):
+    """Return the losses, and the gradients of their sum by states and projection."""
 
-    def loss(states, table):
-        losses = linear_cross_entropy(states, table, labels, **options)
+    def loss(states, projection):
+        losses = linear_cross_entropy(states, projection, labels, **options)
         return losses.smoothed.sum(), losses
 
     compute = jax.jit(
         jax.value_and_grad(loss, argnums=(0, 1), has_aux=True),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    (_, losses), gradients = compute(states, table)
+    (_, losses), gradients = compute(states, projection)
     return losses, gradients
 
 
-def test_of_states_it_is_that_of_their_logits(example, states_and_table):
+def test_of_states_it_is_that_of_their_logits(example, states_and_projection):
     _, labels = example
-    states, table = states_and_table
-    losses = linear_cross_entropy(states, table, labels, label_smoothing=0.1)
-    expected = cross_entropy(states @ table.T, labels, label_smoothing=0.1)
+    states, (table, bias) = states_and_projection
+    losses = linear_cross_entropy(
+        states, OutputProjection(table, bias), labels, label_smoothing=0.1
+    )
+    expected = cross_entropy(states @ table.T + bias, labels, label_smoothing=0.1)
     chex.assert_trees_all_close(losses, expected, rtol=1e-5)
 
 
 # 7 = 3 * 2 + 1: a part is left over; 7 parts of one token each.
 @pytest.mark.parametrize(("vocab_chunks", "label_smoothing"), [(3, 0.1), (7, 0.1), (3, 0.0)])
 def test_parts_of_the_vocabulary_change_nothing(
-    example, states_and_table, vocab_chunks, label_smoothing
+    example, states_and_projection, vocab_chunks, label_smoothing
 ):
     _, labels = example
     compute = functools.partial(
-        value_and_gradients, *states_and_table, labels, label_smoothing=label_smoothing
+        value_and_gradients, *states_and_projection, labels, label_smoothing=label_smoothing
     )
     chex.assert_trees_all_close(compute(vocab_chunks=vocab_chunks), compute(), rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("vocab_chunks", [1, 3])
-def test_low_precision_is_near_and_its_sums_are_float32(example, states_and_table, vocab_chunks):
+def test_low_precision_is_near_and_its_sums_are_float32(
+    example, states_and_projection, vocab_chunks
+):
     _, labels = example
-    expected, expected_gradients = value_and_gradients(*states_and_table, labels)
+    expected, expected_gradients = value_and_gradients(*states_and_projection, labels)
     losses, gradients = value_and_gradients(
-        *states_and_table, labels, vocab_chunks=vocab_chunks, logits_dtype=jnp.bfloat16
+        *states_and_projection, labels, vocab_chunks=vocab_chunks, logits_dtype=jnp.bfloat16
     )
     assert losses.smoothed.dtype == losses.nll.dtype == jnp.float32
     # A bfloat16 has 8 bits; the largest logits are about 8, so that they are off by 2^-5 at most.
@@ -120,13 +126,14 @@ def test_low_precision_is_near_and_its_sums_are_float32(example, states_and_tabl
 
 @pytest.mark.parametrize("vocab_chunks", [1, 3])
 def test_large_logits_stay_finite_in_parts_too(vocab_chunks):
-    states, table = jnp.array([[[1e4]]]), jnp.linspace(-1.0, 1.0, V)[:, None]
+    states = jnp.array([[[1e4]]])
+    projection = OutputProjection(jnp.linspace(-1.0, 1.0, V)[:, None])
     losses, gradients = value_and_gradients(
-        states, table, jnp.array([[1]]), label_smoothing=0.1, vocab_chunks=vocab_chunks
+        states, projection, jnp.array([[1]]), label_smoothing=0.1, vocab_chunks=vocab_chunks
     )
     chex.assert_tree_all_finite((losses, gradients))
 
 
-def test_more_parts_than_tokens_are_refused(states_and_table, example):
+def test_more_parts_than_tokens_are_refused(states_and_projection, example):
     with pytest.raises(InputError, match=r"vocab_chunks must be at most .* 7, got 8"):
-        linear_cross_entropy(*states_and_table, example[1], vocab_chunks=8)
+        linear_cross_entropy(*states_and_projection, example[1], vocab_chunks=8)
