@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from flax_transformer.errors import InputError
@@ -96,16 +97,18 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
     """
     peak, warmup = config.learning_rate, config.warmup_steps
 
-    def schedule(updates: optax.ScalarOrSchedule) -> jnp.ndarray:
-        step = jnp.asarray(updates, jnp.float32) + 1.0
+    def schedule(updates: optax.ScalarOrSchedule) -> jax.Array | np.ndarray:
+        # Of a number of the host the rate is computed there: a log line needs no program.
+        xp = jnp if isinstance(updates, jax.Array) else np
+        step = xp.asarray(updates, xp.float32) + xp.float32(1.0)
         if config.schedule == "inverse_sqrt":
-            after = jnp.sqrt(warmup / step)
+            after = xp.sqrt(warmup / step)
         elif config.schedule == "cosine":
             progress = (step - warmup) / max(num_steps - warmup, 1)
-            after = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+            after = 0.5 * (1.0 + xp.cos(xp.pi * xp.clip(progress, 0.0, 1.0)))
         else:
-            after = jnp.ones_like(step)
-        return peak * jnp.where(step < warmup, step / warmup, after)
+            after = xp.ones_like(step)
+        return peak * xp.where(step < warmup, step / warmup, after)
 
     return schedule
 
