@@ -20,7 +20,7 @@ import typing
 from collections.abc import Iterator
 
 from contenders import PRECISIONS, TORCH_PEERS, Contender, Worker, WorkerError
-from flax_transformer.cli.allocator import SETTINGS, OPT_OUT, TUNABLES
+from flax_transformer.cli.allocator import OPT_OUT, SETTINGS, TUNABLES
 from training_report import Measurement, format_table, to_json
 from training_shapes import SHAPES, Device, Remat, Shape
 

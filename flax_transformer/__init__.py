@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flax_transformer.decoding.beam_search import beam_search
+    from flax_transformer.decoding.beam_state import BeamInputs
     from flax_transformer.decoding.beam_strategy import BeamSearch
+    from flax_transformer.decoding.forced_token import ForcedToken
     from flax_transformer.decoding.generate import generate
     from flax_transformer.decoding.greedy import Greedy, greedy_search
     from flax_transformer.decoding.hypotheses import Hypotheses
+    from flax_transformer.decoding.minimum_bayes_risk import minimum_bayes_risk
+    from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
+    from flax_transformer.decoding.row_options import RowOptions
     from flax_transformer.decoding.sampling import Sampling, sample
     from flax_transformer.decoding.score import score
+    from flax_transformer.decoding.step_functions import (
+        combine_reorders,
+        make_contrastive_step,
+        make_ensemble_step,
+    )
+    from flax_transformer.decoding.stream import stream
+    from flax_transformer.decoding.token_constraints import BadWords, ForcedPrefix, SuppressedTokens
     from flax_transformer.errors import InputError
     from flax_transformer.evaluation.translate import translate
-    from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
+    from flax_transformer.interop.model_directory import save_model
+    from flax_transformer.interop.pretrained import load_pretrained, save_pretrained
+    from flax_transformer.interop.pretrained_model import Pretrained
     from flax_transformer.models.decoder_only import DecoderOnly
     from flax_transformer.models.encoder_decoder import EncoderDecoder
     from flax_transformer.models.encoder_only import EncoderOnly
@@ -39,20 +53,29 @@ if TYPE_CHECKING:
     from flax_transformer.models.transformer_config import TransformerConfig
 
 __all__ = [
+    "BadWords",
+    "BeamInputs",
     "BeamSearch",
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderOnly",
+    "ForcedPrefix",
+    "ForcedToken",
     "Greedy",
     "Hypotheses",
     "InputError",
+    "NoRepeatNgram",
     "Pretrained",
+    "RepetitionPenalty",
+    "RowOptions",
     "Sampling",
+    "SuppressedTokens",
     "TransformerConfig",
     "bart_base",
     "beam_search",
     "bert_base",
     "bert_large",
+    "combine_reorders",
     "distilbert_base",
     "generate",
     "gpt2",
@@ -60,11 +83,16 @@ __all__ = [
     "gpt3_175b",
     "greedy_search",
     "load_pretrained",
+    "make_contrastive_step",
+    "make_ensemble_step",
     "make_model",
     "marian_base",
+    "minimum_bayes_risk",
     "sample",
     "save_model",
+    "save_pretrained",
     "score",
+    "stream",
     "t5_base",
     "t5_small",
     "transformer_base",
@@ -75,25 +103,45 @@ __all__ = [
 
 _HOMES = {
     "decoding.beam_search": ("beam_search",),
+    "decoding.beam_state": ("BeamInputs",),
     "decoding.beam_strategy": ("BeamSearch",),
+    "decoding.forced_token": ("ForcedToken",),
     "decoding.generate": ("generate",),
     "decoding.greedy": (
         "Greedy",
         "greedy_search",
     ),
     "decoding.hypotheses": ("Hypotheses",),
+    "decoding.minimum_bayes_risk": ("minimum_bayes_risk",),
+    "decoding.repetition": (
+        "NoRepeatNgram",
+        "RepetitionPenalty",
+    ),
+    "decoding.row_options": ("RowOptions",),
     "decoding.sampling": (
         "Sampling",
         "sample",
     ),
     "decoding.score": ("score",),
+    "decoding.step_functions": (
+        "combine_reorders",
+        "make_contrastive_step",
+        "make_ensemble_step",
+    ),
+    "decoding.stream": ("stream",),
+    "decoding.token_constraints": (
+        "BadWords",
+        "ForcedPrefix",
+        "SuppressedTokens",
+    ),
     "errors": ("InputError",),
     "evaluation.translate": ("translate",),
+    "interop.model_directory": ("save_model",),
     "interop.pretrained": (
-        "Pretrained",
         "load_pretrained",
-        "save_model",
+        "save_pretrained",
     ),
+    "interop.pretrained_model": ("Pretrained",),
     "models.decoder_only": ("DecoderOnly",),
     "models.encoder_decoder": ("EncoderDecoder",),
     "models.encoder_only": ("EncoderOnly",),

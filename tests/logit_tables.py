@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 EOS, PAD, START = 0, -1, 1
 
@@ -48,6 +50,15 @@ def make_tables(seed: int, *shape: int, impossible: float = 0.0) -> np.ndarray:
     return np.where(rng.random(size) < impossible, -np.inf, tables).astype(np.float32)
 
 
+def st_tables(batch_size: int, length: int, vocab_size: int) -> st.SearchStrategy[np.ndarray]:
+    """Tables of [B T V V V] with impossible tokens and, for few different values, many ties."""
+    values = st.one_of(
+        st.sampled_from([-np.inf, 0.0, 1.0]), st.floats(-6.0, 6.0, width=32, allow_nan=False)
+    )
+    shape = (batch_size, length, vocab_size, vocab_size, vocab_size)
+    return arrays(np.float32, shape, elements=values, fill=values)
+
+
 class Path(NamedTuple):
     """A hypothesis in plain Python."""
 
@@ -60,7 +71,7 @@ class Path(NamedTuple):
 
     def score(self, normalization: str, alpha: float) -> float:
         length = len(self.tokens)
-        base = length if normalization == "power" else (5 + length) / 6
+        base = {"power": length, "gnmt": (5 + length) / 6, "none": 1}[normalization]
         return self.log_prob / base**alpha
 
 

@@ -1,69 +1,134 @@
-"""Decoding with a model: the binding of an encoder–decoder to a search."""
+"""Decoding with a model: the search over its steps, from inputs to hypotheses."""
 
 import dataclasses
 import functools
-from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from flax_transformer.array_types import Array, Bool, Float, Int, Parameters, UInt32
-from flax_transformer.decoding.beam_search import BeamSearch, beam_search
-from flax_transformer.decoding.greedy import Greedy, greedy_search
+from flax_transformer.array_types import Array, Bool, Int
+from flax_transformer.decoding import programs
+from flax_transformer.decoding.batch_loop import run_to_end
+from flax_transformer.decoding.beam_state import BeamInputs
+from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.hypotheses import Hypotheses
-from flax_transformer.decoding.sampling import Sampling, make_row_keys, sample
+from flax_transformer.decoding.prepare import (
+    AnyParameters,
+    DecodingModel,
+    Models,
+    PreparedParameters,
+    prepare_all,
+)
+from flax_transformer.decoding.programs import Task
+from flax_transformer.decoding.row_options import RowOptions, check_padded_tokens
+from flax_transformer.decoding.sampling import Sampling
+from flax_transformer.decoding.search import SearchState
+from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
-from flax_transformer.models.encoder_decoder import DecoderCache, EncoderDecoder, reorder_cache
-from flax_transformer.models.stack import unstack_layers
+from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.parallel.processes import place_whole
-
-Strategy: TypeAlias = Greedy | Sampling | BeamSearch
 
 
 def generate(
-    model: EncoderDecoder,
-    params: Parameters,
+    model: Models,
+    params: AnyParameters | tuple[AnyParameters, ...],
     inputs: Int[Array | np.ndarray, "B S"],
     *,
     strategy: Strategy,
     mask: Bool[Array | np.ndarray, "B S"] | None = None,
+    prefixes: Int[Array | np.ndarray, "B P"] | None = None,
+    constraints: Int[Array | np.ndarray, "B C L"] | None = None,
     row_numbers: Int[Array | np.ndarray, " B"] | None = None,
     sharding: NamedSharding | None = None,
-    bos_id: int,
+    bos_id: int | None = None,
     eos_id: int,
     pad_id: int,
 ) -> Hypotheses:
-    """Generate the target of each source; compiled once for each shape and strategy.
+    """Generate what follows each input: the target of a source, or the rest of a prompt.
 
     The encoder runs once a sentence, and so do the keys and values of cross-attention, which all
-    hypotheses share. A row without any token (a mask of False) gives some finite result.
+    hypotheses share; a prompt is read in one pass. What is kept of the outputs grows with them, and
+    rows that are done leave the batch when most of it is. Programs are compiled once for each
+    shape, strategy and model.
+
+    A source without any token (a mask of False) gives some finite result.
 
     Args:
-        model: the model; stacked layers are unstacked here, since a step is faster without scan.
-        params: its parameters.
-        inputs: source tokens, padded.
+        model: an encoder–decoder or a decoder alone; or a tuple of several with one vocabulary, an
+            ensemble, whose probabilities are averaged at every step.
+        params: its parameters, or a tuple of those of each. They are prepared in every call unless
+            :func:`.prepare_to_decode` has prepared the model and them: for many calls, it should.
+        inputs: tokens of the sources or prompts, padded. Outputs do not repeat the prompt.
         strategy: how to search.
-        mask: True on the source's tokens; None where there is no padding.
+        mask: True on the tokens of ``inputs``; None where there is no padding.
+        prefixes: first tokens of the output of each row, padded with -1 on the right.
+        constraints: sequences of tokens that the outputs of each row must hold, padded with -1 on
+            the right, for :class:`BeamSearch`; a row of fewer sequences has some of padding alone.
         row_numbers: what tells rows apart for :class:`Sampling`, which gives a row the same outputs
             in every batch where it has the same number; None for 0, 1, …
         sharding: how the rows lie on a mesh that ``params`` lie on too, for arrays of NumPy, which
             every process must hold whole; None for where they lie already.
-        bos_id: token that the decoder reads first.
+        bos_id: token that the decoder of an encoder–decoder reads first.
         eos_id: token that ends an output.
         pad_id: fills the outputs after their end.
 
     Raises:
-        InputError: a token is outside the vocabulary, or a length is over ``max_positions``.
+        InputError: a token is outside the vocabulary, a prompt is empty, or a length is over
+            ``max_positions``.
     """
-    check_tokens("inputs", inputs, model.config.source_vocab_size)
-    vocab_size = model.config.target_vocab_size
+    task, prepared, state = begin(
+        model,
+        params,
+        inputs,
+        strategy=strategy,
+        mask=mask,
+        prefixes=prefixes,
+        constraints=constraints,
+        row_numbers=row_numbers,
+        sharding=sharding,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
+    )
+    return run_to_end(task, prepared, state, rows_may_leave=sharding is None)
+
+
+def begin(
+    model: Models,
+    params: AnyParameters | tuple[AnyParameters, ...],
+    inputs: Int[Array | np.ndarray, "B S"],
+    *,
+    strategy: Strategy,
+    mask: Bool[Array | np.ndarray, "B S"] | None,
+    prefixes: Int[Array | np.ndarray, "B P"] | None,
+    constraints: Int[Array | np.ndarray, "B C L"] | None,
+    row_numbers: Int[Array | np.ndarray, " B"] | None,
+    sharding: NamedSharding | None,
+    bos_id: int | None,
+    eos_id: int,
+    pad_id: int,
+) -> tuple[Task, tuple[PreparedParameters, ...], SearchState]:
+    """Check and read the inputs; return the search before its first step.
+
+    Arguments as for :func:`generate`.
+    """
+    models, prepared = prepare_all(model, params)
+    for each in models:
+        start_id = _check_inputs(each, inputs, mask, bos_id)
+        _check_length(each, inputs, strategy.max_length)
+    vocab_size = models[0].config.target_vocab_size
     if isinstance(strategy, BeamSearch) and strategy.beam_size > vocab_size:
         raise InputError(
             f"beam_size must be at most the {vocab_size} tokens of the target, "
             f"got {strategy.beam_size}."
         )
+    for name, tokens in (("prefixes", prefixes), ("constraints", constraints)):
+        if tokens is not None:
+            check_padded_tokens(
+                name, tokens, num_rows=len(inputs), vocab_size=vocab_size, eos_id=eos_id
+            )
+    row_inputs = BeamInputs(RowOptions(prefixes=prefixes), constraints)
     if row_numbers is None:
         row_numbers = np.arange(len(inputs), dtype=np.int32)
     seed = np.uint32(0)
@@ -72,10 +137,13 @@ def generate(
         seed, strategy = np.uint32(strategy.seed), dataclasses.replace(strategy, seed=0)
     if sharding is not None:
         place = functools.partial(place_whole, sharding=sharding)
-        inputs, mask, row_numbers = jax.tree.map(place, (inputs, mask, row_numbers))
-    return _generate(
-        model, params, inputs, mask, row_numbers, seed, strategy, bos_id, eos_id, pad_id
-    )
+        inputs, mask, row_numbers, row_inputs = jax.tree.map(
+            place, (inputs, mask, row_numbers, row_inputs)
+        )
+    task = Task(models=models, strategy=strategy, bos_id=start_id, eos_id=eos_id, pad_id=pad_id)
+    room = programs.first_room(strategy.max_length)
+    state = programs.start(task, prepared, inputs, mask, row_numbers, seed, row_inputs, room)
+    return task, prepared, state
 
 
 def check_tokens(name: str, tokens: Int[Array | np.ndarray, "*B"], vocab_size: int) -> None:
@@ -88,70 +156,41 @@ def check_tokens(name: str, tokens: Int[Array | np.ndarray, "*B"], vocab_size: i
         )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "strategy", "bos_id", "eos_id", "pad_id"))
-def _generate(
-    model: EncoderDecoder,
-    params: Parameters,
-    inputs: Int[Array, "B S"],
-    mask: Bool[Array, "B S"] | None,
-    row_numbers: Int[Array, " B"],
-    seed: UInt32[Array, ""],
-    strategy: Strategy,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
-) -> Hypotheses:
-    if model.config.scan_layers:
-        model = EncoderDecoder(dataclasses.replace(model.config, scan_layers=False))
-        params = unstack_layers(params)
-    variables = {"params": params}
-    encoded = model.apply(variables, inputs, mask, method="encode")
-    cache = model.apply(
-        variables,
-        encoded,
-        mask,
-        beam_size=_num_hypotheses(strategy),
-        max_length=strategy.max_length,
-        method="init_cache",
-    )
-
-    def step_fn(
-        tokens: Int[Array, "B W"], cache: DecoderCache
-    ) -> tuple[Float[Array, "B W V"], DecoderCache]:
-        return model.apply(variables, tokens, cache, method="decode_step")
-
-    start_tokens = jnp.full((inputs.shape[0],), bos_id, jnp.int32)
-    if isinstance(strategy, BeamSearch):
-        return beam_search(
-            step_fn,
-            reorder_cache,
-            cache,
-            start_tokens,
-            strategy=strategy,
-            eos_id=eos_id,
-            pad_id=pad_id,
+def _check_inputs(
+    model: DecodingModel,
+    inputs: Int[Array | np.ndarray, "B S"],
+    mask: Bool[Array | np.ndarray, "B S"] | None,
+    bos_id: int | None,
+) -> int:
+    """Return the token that the decoder of an encoder–decoder reads first, and 0 without one."""
+    if isinstance(model, DecoderOnly):
+        check_tokens("inputs", inputs, model.config.target_vocab_size)
+        has_tokens = inputs.shape[1] > 0 if mask is None else np.asarray(mask).any(axis=1).all()
+        if not has_tokens:
+            raise InputError("each prompt must hold at least one token, got an empty one.")
+        return 0
+    check_tokens("inputs", inputs, model.config.source_vocab_size)
+    if bos_id is None:
+        raise InputError("bos_id must be given for a model with an encoder.")
+    if not 0 <= bos_id < model.config.target_vocab_size:
+        raise InputError(
+            f"bos_id must lie between 0 and {model.config.target_vocab_size - 1}, got {bos_id}."
         )
-    if isinstance(strategy, Sampling):
-        return sample(
-            step_fn,
-            cache,
-            start_tokens,
-            strategy=strategy,
-            eos_id=eos_id,
-            pad_id=pad_id,
-            row_keys=make_row_keys(seed, row_numbers),
+    return bos_id
+
+
+def _check_length(
+    model: DecodingModel, inputs: Int[Array | np.ndarray, "B S"], max_length: int
+) -> None:
+    """Raise InputError if an output could be longer than the model can read."""
+    max_positions = model.config.max_positions
+    if isinstance(model, DecoderOnly):
+        if inputs.shape[1] + max_length - 1 > max_positions:
+            raise InputError(
+                f"prompt and max_length must be at most {max_positions + 1} tokens together for "
+                f"max_positions = {max_positions}, got {inputs.shape[1]} + {max_length}."
+            )
+    elif max_length > max_positions:
+        raise InputError(
+            f"max_length must be at most max_positions = {max_positions}, got {max_length}."
         )
-    return greedy_search(
-        step_fn, cache, start_tokens, strategy=strategy, eos_id=eos_id, pad_id=pad_id
-    )
-
-
-def _num_hypotheses(strategy: Strategy) -> int:
-    """Return how many hypotheses of a row the step function continues at once."""
-    match strategy:
-        case BeamSearch():
-            return strategy.beam_size
-        case Sampling():
-            return strategy.num_samples
-        case Greedy():
-            return 1

@@ -23,10 +23,11 @@ class Hypotheses(NamedTuple):
     Attributes:
         tokens: generated tokens with the end token and without the start token, then padding.
         scores: what the search maximised: the sum of ``token_scores``, divided by the length
-            penalty; -inf, without any token, where there are fewer hypotheses than were asked for.
+            penalty, and the coverage of the source where that counts; -inf, without any token,
+            where there are fewer hypotheses than were asked for.
         token_scores: log-probability of each generated token, 0 on padding.
-        lengths: generated tokens with the end token. A hypothesis of ``max_length`` tokens whose
-            last one is not the end token was cut.
+        lengths: generated tokens with the end token. A hypothesis whose last one is not the end
+            token was cut at the maximum length.
     """
 
     tokens: Int[Array, "B W T"]

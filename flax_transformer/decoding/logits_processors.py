@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Float, Int
+from flax_transformer.decoding.row_options import (
+    RowOptions,
+    force_prefixes,
+    suppress_early_end,
+)
 from flax_transformer.errors import InputError
 
 LogitsProcessor: TypeAlias = Callable[
@@ -35,42 +40,39 @@ def log_normalizer(logits: Float[Array, "*B V"]) -> Float[Array, "*B"]:
     return jnp.where(normalizer == -jnp.inf, 0.0, normalizer)
 
 
-def suppress_early_end(
-    logits: Float[Array, "B W V"], index: Int[Array, ""], *, eos_id: int, min_length: int
-) -> Float[Array, "B W V"]:
-    """Forbid the end token at step ``index`` (from 0) if the output would be under ``min_length``.
-
-    >>> suppress_early_end(jnp.zeros((1, 1, 2)), jnp.array(0), eos_id=1, min_length=2)
-    Array([[[  0., -inf]]], dtype=float32)
-    """
-    if min_length <= 1:
-        return logits
-    is_end = jnp.arange(logits.shape[-1]) == eos_id
-    return jnp.where(is_end & (index + 1 < min_length), -jnp.inf, logits)
-
-
-def process_logits(
+def allow_tokens(
     logits: Float[Array, "B W V"],
     tokens: Int[Array, "B W T"],
     num_tokens: Int[Array, ""],
-    processors: tuple[LogitsProcessor, ...],
+    rows: RowOptions,
+    *,
+    processors: tuple[LogitsProcessor, ...] = (),
+    min_length: int = 0,
+    eos_id: int,
 ) -> tuple[Float[Array, "B W V"], Float[Array, "B W"]]:
-    """Apply all processors; return logits and what to subtract for log-probabilities.
+    """Apply all processors, then the limits and the prefixes of the rows.
 
-    Probabilities are not normalised again: those of the tokens that are left stay the model's.
+    Returns:
+        Logits, -inf for what must not be generated, and what to subtract from them for
+        log-probabilities. Those are not normalised again: the tokens that are left keep the
+        probabilities of the model.
 
     >>> def forbid_first(log_probs, tokens, num_tokens):
     ...     return log_probs.at[..., 0].set(-jnp.inf)
-    >>> process_logits(jnp.zeros((1, 1, 2)), jnp.zeros((1, 1, 3)), jnp.array(0), (forbid_first,))
+    >>> arguments = jnp.zeros((1, 1, 2)), jnp.zeros((1, 1, 3)), jnp.array(0), RowOptions()
+    >>> allow_tokens(*arguments, processors=(forbid_first,), eos_id=1)
     (Array([[[      -inf, -0.6931472]]], dtype=float32), Array([[0.]], dtype=float32))
     """
     normalizer = log_normalizer(logits)
-    if not processors:
-        return logits, normalizer
-    log_probs = logits - normalizer[..., None]
+    if processors:
+        logits, normalizer = logits - normalizer[..., None], jnp.zeros_like(normalizer)
+    allowed = logits
     for processor in processors:
-        log_probs = processor(log_probs, tokens, num_tokens)
-    return log_probs, jnp.zeros_like(normalizer)
+        allowed = processor(allowed, tokens, num_tokens)
+    allowed = suppress_early_end(allowed, num_tokens, rows, min_length=min_length, eos_id=eos_id)
+    if rows.prefixes is not None:
+        allowed = force_prefixes(allowed, logits, num_tokens, rows.prefixes)
+    return allowed, normalizer
 
 
 def set_logits(

@@ -8,25 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.array_types import Array, Float, Int, Key
-from flax_transformer.decoding.greedy import check_lengths
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, StepFn
-from flax_transformer.decoding.left_to_right import NextToken, decode_left_to_right
+from flax_transformer.decoding.left_to_right import NextToken, make_left_to_right
+from flax_transformer.decoding.length_limits import LengthLimits
 from flax_transformer.decoding.logits_processors import LogitsProcessor, log_normalizer
+from flax_transformer.decoding.row_options import NO_OPTIONS, RowOptions
 from flax_transformer.decoding.sampling_filters import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
     keep_typical,
 )
+from flax_transformer.decoding.search import Search, run_search
 from flax_transformer.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(LengthLimits):
     """Draw every token at random.
 
     The distribution is divided by the temperature, then cut by the filters that are given, in the
-    order of the attributes, each one reading what the one before has left.
+    order of the attributes, each one reading what the one before has left. :class:`LengthLimits`
+    has the other attributes.
 
     Attributes:
         temperature: divides the logits; below 1 the probable tokens gain.
@@ -35,8 +38,6 @@ class Sampling:
         min_p: keep the tokens at least this share as probable as the most probable one.
         typical_p: keep the fewest most typical tokens of this probability together.
         num_samples: independent outputs of each input.
-        max_length: generated tokens at most, with the end token.
-        min_length: generated tokens at least, with the end token.
         seed: the same seed gives the same outputs.
         processors: applied to the logits of every step, in this order, before the temperature.
     """
@@ -47,14 +48,12 @@ class Sampling:
     min_p: float | None = None
     typical_p: float | None = None
     num_samples: int = 1
-    max_length: int = 128
-    min_length: int = 0
     seed: int = 0
     processors: tuple[LogitsProcessor, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
-        check_lengths(self.min_length, self.max_length)
+        super().__post_init__()
         if not 0.0 < self.temperature < math.inf:
             raise InputError(
                 f"temperature must be positive and finite, got {self.temperature}. "
@@ -93,6 +92,7 @@ def sample(
     eos_id: int,
     pad_id: int,
     row_keys: Key[Array, " B"] | None = None,
+    rows: RowOptions = NO_OPTIONS,
 ) -> Hypotheses:
     """Draw ``num_samples`` hypotheses for each row, and sort them by probability.
 
@@ -109,31 +109,59 @@ def sample(
         eos_id: token that ends a hypothesis.
         pad_id: fills ``tokens`` after the end.
         row_keys: see :func:`make_row_keys`; None for the strategy's seed and rows 0, 1, …
+        rows: limits and prefixes, row by row.
     """
-    num_rows, num_samples = start_tokens.shape[0], strategy.num_samples
     if row_keys is None:
-        row_keys = make_row_keys(np.uint32(strategy.seed), jnp.arange(num_rows))
-    fold_in_each = jax.vmap(jax.random.fold_in, (None, 0))
-    keys = jax.vmap(fold_in_each, (0, None))(row_keys, jnp.arange(num_samples))
+        row_keys = make_row_keys(np.uint32(strategy.seed), jnp.arange(start_tokens.shape[0]))
+    return run_search(
+        make_sampling(strategy, eos_id=eos_id, pad_id=pad_id, row_keys=row_keys, rows=rows),
+        step_fn,
+        cache,
+        start_tokens,
+        max_length=strategy.max_length,
+    )
+
+
+def make_sampling(
+    strategy: Sampling,
+    *,
+    eos_id: int,
+    pad_id: int,
+    row_keys: Key[Array, " B"] | None,
+    rows: RowOptions = NO_OPTIONS,
+) -> Search:
+    """Return sampling as functions of a state; arguments as for :func:`sample`.
+
+    Only ``start`` reads ``rows`` and ``row_keys``, which may be None where it is not called.
+    """
+    keys = None
+    if row_keys is not None:
+        fold_in_each = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(fold_in_each, (0, None))(row_keys, jnp.arange(strategy.num_samples))
 
     def choose(token: NextToken) -> tuple[Int[Array, "B W"], Float[Array, "B W"]]:
+        if token.keys is None:
+            raise InputError("row_keys must be given to start sampling, got none.")
         filtered = filter_logits(token.allowed, strategy)
-        ids = _draw(keys, token.position, filtered)
+        ids = _draw(token.keys, token.position, filtered)
         scores = _take(token.logits, ids) - log_normalizer(token.logits)
         # Where nothing is left, what is drawn is not possible.
         return ids, jnp.where(_take(filtered, ids) == -jnp.inf, -jnp.inf, scores)
 
-    samples = decode_left_to_right(
-        step_fn,
-        cache,
-        jnp.broadcast_to(start_tokens[:, None], (num_rows, num_samples)),
+    search = make_left_to_right(
         choose,
+        num_hypotheses=strategy.num_samples,
         min_length=strategy.min_length,
-        max_length=strategy.max_length,
         processors=strategy.processors,
         eos_id=eos_id,
         pad_id=pad_id,
+        rows=rows,
+        keys=keys,
     )
+    return search._replace(collect=lambda state: _sort_by_score(search.collect(state)))
+
+
+def _sort_by_score(samples: Hypotheses) -> Hypotheses:
     order = jnp.argsort(-samples.scores, axis=1)
     return jax.tree.map(
         lambda field: jnp.take_along_axis(

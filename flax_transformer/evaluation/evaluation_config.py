@@ -3,8 +3,8 @@
 import dataclasses
 
 from flax_transformer.decoding.beam_search import BeamSearch
-from flax_transformer.decoding.generate import Strategy
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""Corpus-level scores of translations against references, by sacreBLEU."""
+"""Scores of translations against references, by sacreBLEU."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,6 +9,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from flax_transformer.errors import InputError
+
+_SENTENCE_CHRF = CHRF()
 
 
 class MetricScore(NamedTuple):
@@ -69,6 +71,19 @@ def corpus_ter(hypotheses: Sequence[str], references: Sequence[str]) -> MetricSc
     The search for shifts takes about a second for a thousand sentences.
     """
     return _score(TER(), hypotheses, references)
+
+
+def sentence_chrf(hypothesis: str, reference: str) -> float:
+    """Return chrF2 of one sentence, in percent; 100 for equal ones, empty ones too.
+
+    A utility for :func:`~flax_transformer.decoding.minimum_bayes_risk.minimum_bayes_risk`.
+
+    >>> round(sentence_chrf("a small cat", "the small cat")), sentence_chrf("", "")
+    (66, 100.0)
+    """
+    if hypothesis == reference:
+        return 100.0
+    return float(_SENTENCE_CHRF.sentence_score(hypothesis, [reference]).score)
 
 
 def _score(metric: Metric, hypotheses: Sequence[str], references: Sequence[str]) -> MetricScore:

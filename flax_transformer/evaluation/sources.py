@@ -4,13 +4,13 @@ import logging
 from collections.abc import Sequence
 
 from flax_transformer.data.sentence_pair import clean_text
-from flax_transformer.data.sentencepiece_model import Tokenizer
+from flax_transformer.data.text_tokenizer import TextTokenizer
 
 _logger = logging.getLogger(__name__)
 
 
 def encode_sources(
-    tokenizer: Tokenizer, lines: Sequence[str], *, max_length: int, first_line: int = 1
+    tokenizer: TextTokenizer, lines: Sequence[str], *, max_length: int, first_line: int = 1
 ) -> list[list[int]]:
     """Return the tokens of each line behind one another, with the end token.
 

@@ -1,68 +1,42 @@
 """Translation of text: lines in, lines out."""
 
-import dataclasses
+import concurrent.futures
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.data.sentence_pair import clean_text
-from flax_transformer.data.sentencepiece_model import Tokenizer
 from flax_transformer.data.tokenizer import TranslationTokenizer
-from flax_transformer.decoding.generate import Strategy, generate
-from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.prepare import Precision
+from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.batching import (
-    PlannedBatch,
-    make_length_mask,
-    pad_rows,
-    plan_batches,
-)
+from flax_transformer.evaluation.batch_translator import BatchTranslator, make_batch_translator
+from flax_transformer.evaluation.batching import PlannedBatch, plan_batches
 from flax_transformer.evaluation.sources import encode_sources
+from flax_transformer.evaluation.translation import EMPTY_TRANSLATION, Request, Translation
 from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.parallel.mesh import batch_sharding, num_batch_shards
-from flax_transformer.parallel.processes import fetch, place_whole
+from flax_transformer.parallel.mesh import num_batch_shards
 
 ProgressFn: TypeAlias = Callable[[int], None]
 """Is told the number of lines that have been finished since the last call."""
 
 
-class Translation(NamedTuple):
-    """One output for one line.
-
-    Attributes:
-        text: the translation, without line breaks or tabs.
-        score: its log-probability, natural, divided by the length penalty of the search.
-        num_tokens: its length with the end token.
-        truncated: whether it reached the length limit without the end token.
-    """
-
-    text: str
-    score: float
-    num_tokens: int
-    truncated: bool
-
-
-EMPTY_TRANSLATION = Translation("", 0.0, 0, False)
-"""What a line without any text becomes."""
-
-IMPOSSIBLE_TRANSLATION = Translation("", -np.inf, 0, False)
-"""What a line becomes to which the processors of the strategy leave no output."""
-
-
 def translate(
-    model: EncoderDecoder,
-    params: Parameters,
+    model: EncoderDecoder | tuple[EncoderDecoder, ...],
+    params: Parameters | tuple[Parameters, ...],
     tokenizer: TranslationTokenizer,
-    lines: Sequence[str],
+    lines: Sequence[str | Request],
     *,
     strategy: Strategy,
+    precision: Precision | None = None,
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
+    with_alignment: bool = False,
+    num_streams: int = 1,
     mesh: Mesh | None = None,
     progress: ProgressFn | None = None,
 ) -> list[list[Translation]]:
@@ -74,16 +48,20 @@ def translate(
     that is too long is cut, and a warning names its number, counted from 1.
 
     Args:
-        model: the model.
-        params: its parameters.
+        model: the model, or several with one tokenizer: an ensemble, see :func:`~.generate`.
+        params: its parameters, or those of each.
         tokenizer: the tokenizers of both languages.
-        lines: text, a sentence each.
+        lines: text, a sentence each, or requests.
         strategy: how to search. A line of which S tokens are read, padding included, gets at most
             ``2 S + 10`` tokens, and never more than ``strategy.max_length`` or the positions of
             the model.
+        precision: of the weights; see :func:`~.prepare_to_decode`.
         batch_tokens: source positions of a batch at most, padding included.
         max_source_length: source tokens read at most, with the end token; None for as many as the
             model has positions.
+        with_alignment: align the words of each translation to those of its line.
+        num_streams: batches that are worked at together. On a CPU two use the cores better than
+            one: parts of a step are too small to be shared. 1 where processes share a mesh.
         mesh: devices that share the rows of each batch, and that ``params`` may lie on, all or in
             parts; every process of the mesh must call this with the same lines, and gets all
             results. None for one device.
@@ -98,8 +76,11 @@ def translate(
         tokenizer,
         lines,
         strategy=strategy,
+        precision=precision,
         batch_tokens=batch_tokens,
         max_source_length=max_source_length,
+        with_alignment=with_alignment,
+        num_streams=num_streams,
         window_size=max(1, len(lines)),
         mesh=mesh,
         progress=progress,
@@ -108,14 +89,17 @@ def translate(
 
 
 def translate_windows(
-    model: EncoderDecoder,
-    params: Parameters,
+    model: EncoderDecoder | tuple[EncoderDecoder, ...],
+    params: Parameters | tuple[Parameters, ...],
     tokenizer: TranslationTokenizer,
-    lines: Iterable[str],
+    lines: Iterable[str | Request],
     *,
     strategy: Strategy,
+    precision: Precision | None = None,
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
+    with_alignment: bool = False,
+    num_streams: int = 1,
     window_size: int,
     mesh: Mesh | None = None,
     progress: ProgressFn | None = None,
@@ -126,37 +110,80 @@ def translate_windows(
     """
     if window_size < 1:
         raise InputError(f"window_size must be at least 1, got {window_size}.")
-    max_length = resolve_max_source_length(max_source_length, model.config.max_positions)
-    params = jax.device_put(params) if mesh is None else _place_parameters(params, mesh)
-    numbered = enumerate(lines, start=1)
+    if num_streams < 1:
+        raise InputError(f"num_streams must be at least 1, got {num_streams}.")
+    models = model if isinstance(model, tuple) else (model,)
+    all_params: Any = params if isinstance(model, tuple) else (params,)
+    max_length = resolve_max_source_length(
+        max_source_length, min(each.config.max_positions for each in models)
+    )
+    translator: BatchTranslator | None = None
+    requests = (Request(line) if isinstance(line, str) else line for line in lines)
+    numbered = enumerate(requests, start=1)
     while window := list(itertools.islice(numbered, window_size)):
         sources = encode_sources(
             tokenizer.source,
-            [line for _, line in window],
+            [request.text for _, request in window],
             max_length=max_length,
             first_line=window[0][0],
         )
         results = [[EMPTY_TRANSLATION] for _ in window]
-        with_text = [index for index, (_, line) in enumerate(window) if clean_text(line)]
+        with_text = [index for index, (_, line) in enumerate(window) if clean_text(line.text)]
         _report(progress, len(window) - len(with_text))
-        for batch in plan_batches(
-            [len(sources[index]) for index in with_text],
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            row_multiple=1 if mesh is None else num_batch_shards(mesh),
-        ):
-            indices = [with_text[index] for index in batch.indices]
-            rows = [sources[index] for index in indices]
-            numbers = [window[index][0] for index in indices]
-            hypotheses = _generate_batch(
-                model, params, tokenizer, rows, numbers, batch, strategy, mesh
+        if with_text and translator is None:
+            translator = make_batch_translator(
+                models,
+                all_params,
+                tokenizer,
+                strategy,
+                precision=precision,
+                with_alignment=with_alignment,
+                mesh=mesh,
             )
-            for index, translations in zip(
-                indices, _read_hypotheses(hypotheses, tokenizer.target), strict=False
-            ):
-                results[index] = translations
-            _report(progress, len(indices))
+        if translator is not None:
+            batches = plan_batches(
+                [len(sources[index]) for index in with_text],
+                batch_tokens=batch_tokens,
+                max_length=max_length,
+                row_multiple=1 if mesh is None else num_batch_shards(mesh),
+            )
+            batches = [
+                batch._replace(indices=[with_text[index] for index in batch.indices])
+                for batch in batches
+            ]
+            translate_one = functools.partial(_translate_batch, translator, sources, window)
+            for batch, of_batch in _in_streams(translate_one, batches, num_streams):
+                for index, translations in zip(batch.indices, of_batch, strict=True):
+                    results[index] = translations
+                _report(progress, len(batch.indices))
         yield results
+
+
+def _translate_batch(
+    translator: BatchTranslator,
+    sources: Sequence[Sequence[int]],
+    window: Sequence[tuple[int, Request]],
+    batch: PlannedBatch,
+) -> list[list[Translation]]:
+    return translator.translate_batch(
+        batch,
+        [sources[index] for index in batch.indices],
+        [window[index][1] for index in batch.indices],
+        [window[index][0] for index in batch.indices],
+    )
+
+
+def _in_streams(
+    translate_one: Callable[[PlannedBatch], list[list[Translation]]],
+    batches: Sequence[PlannedBatch],
+    num_streams: int,
+) -> Iterator[tuple[PlannedBatch, list[list[Translation]]]]:
+    """Yield each batch with its translations, ``num_streams`` batches at work at a time."""
+    if num_streams == 1:
+        yield from ((batch, translate_one(batch)) for batch in batches)
+        return
+    with concurrent.futures.ThreadPoolExecutor(num_streams) as pool:
+        yield from zip(batches, pool.map(translate_one, batches), strict=True)
 
 
 def resolve_max_source_length(max_source_length: int | None, max_positions: int) -> int:
@@ -176,69 +203,6 @@ def resolve_max_source_length(max_source_length: int | None, max_positions: int)
             f"got {max_source_length}."
         )
     return max_source_length
-
-
-def _place_parameters(params: Parameters, mesh: Mesh) -> Parameters:
-    """Copy to every device of ``mesh`` what does not lie on all of them already."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    devices = set(mesh.devices.flat)
-
-    def place(leaf: jax.Array | np.ndarray) -> jax.Array:
-        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
-            return leaf
-        return place_whole(np.asarray(leaf), sharding)
-
-    return jax.tree.map(place, params)
-
-
-def _generate_batch(
-    model: EncoderDecoder,
-    params: Parameters,
-    tokenizer: TranslationTokenizer,
-    rows: Sequence[Sequence[int]],
-    numbers: Sequence[int],
-    batch: PlannedBatch,
-    strategy: Strategy,
-    mesh: Mesh | None,
-) -> Hypotheses:
-    """Search the translations of ``rows``, lines ``numbers``; return arrays of the host."""
-    num_rows, length = batch.num_rows, batch.length
-    row_numbers = np.zeros(num_rows, np.int32)
-    row_numbers[: len(numbers)] = numbers
-    # By the padded length, so that the limit costs no program of its own.
-    limit = min(strategy.max_length, 2 * length + 10, model.config.max_positions)
-    hypotheses = generate(
-        model,
-        params,
-        pad_rows(rows, num_rows=num_rows, length=length, pad_id=tokenizer.source.pad_id),
-        strategy=dataclasses.replace(strategy, max_length=max(limit, strategy.min_length)),
-        mask=make_length_mask(rows, num_rows=num_rows, length=length),
-        row_numbers=row_numbers,
-        sharding=None if mesh is None else batch_sharding(mesh),
-        bos_id=tokenizer.target.bos_id,
-        eos_id=tokenizer.target.eos_id,
-        pad_id=tokenizer.target.pad_id,
-    )
-    return fetch(hypotheses)
-
-
-def _read_hypotheses(hypotheses: Hypotheses, tokenizer: Tokenizer) -> Iterator[list[Translation]]:
-    """Yield the translations of each row, without the places that the search left empty."""
-    for tokens, scores, lengths in zip(
-        hypotheses.tokens, hypotheses.scores, hypotheses.lengths, strict=True
-    ):
-        found = [
-            Translation(
-                # Byte tokens can spell a line break, and a line must stay a line.
-                text=clean_text(tokenizer.decode(ids[:length].tolist())),
-                score=float(score),
-                num_tokens=int(length),
-                truncated=bool(ids[length - 1] != tokenizer.eos_id),
-            )
-            for ids, score, length in zip(tokens, scores, lengths, strict=True)
-            if score != -np.inf
-        ]
-        yield found or [IMPOSSIBLE_TRANSLATION]
 
 
 def _report(progress: ProgressFn | None, num_lines: int) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def test_a_line_for_a_line(run_main, model_directory, source, target):
     # Without the end of the last line.
     assert run_main("translate", model_directory, stdin=text[:-1])[1] == output
     assert run_main("translate", model_directory, "--window", 2, stdin=text)[1] == output
+    options = ["--batch-tokens", 16, "--streams", 2]
+    assert run_main("translate", model_directory, *options, stdin=text)[1] == output
 
 
 def test_no_lines(run_main, model_directory):
@@ -62,6 +65,109 @@ def test_n_best_lines_hold_the_index_the_text_and_the_score(
     for first in (0, 4):
         scores = [float(score) for _, _, score in fields[first : first + 3]]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_json_holds_it_all(run_main, model_directory, source, target):
+    options = ["--json", "--n-best", 2, "--alignment", "--precision", "bfloat16"]
+    _, output, _ = run_main("translate", model_directory, *options, stdin=encode([source[0], ""]))
+    first, empty = map(json.loads, output.splitlines())
+    assert (first["index"], empty["index"]) == (0, 1)
+    assert first["translations"][0]["text"] == target[0]
+    assert first["translations"][0]["score"] > first["translations"][1]["score"]
+    assert first["translations"][0]["alignment"][0][1] == 0
+    assert empty["translations"][0]["text"] == ""
+
+
+def test_devices_share_the_lines(run_main, model_directory, source, target):
+    options = ["--devices", 2, "--beam-size", 1, "--alignment"]
+    _, output, _ = run_main("translate", model_directory, *options, stdin=encode(source))
+    fields = [line.split("\t") for line in output.splitlines()]
+    assert [text for text, _ in fields] == target
+    assert all("-" in pair for _, alignment in fields for pair in alignment.split())
+    status, _, errors = run_main("translate", model_directory, "--devices", 9, stdin=b"")
+    assert status == 1
+    assert "--devices must be at most the 8 at hand, got 9" in errors
+
+
+def test_prefixes_and_constraints_are_line_by_line(
+    run_main, model_directory, tmp_path, source, target
+):
+    word = target[0].split()[2]
+    first, second = (tmp_path / "first").open("w"), (tmp_path / "second").open("w")
+    with first, second:
+        first.write(f"{word}\n\n")
+        second.write(f"\n{word}\tO\n")
+    options = ["--prefix", tmp_path / "first", "--constraints", tmp_path / "second"]
+    lines = encode([source[0], source[1]])
+    _, output, _ = run_main("translate", model_directory, *options, stdin=lines)
+    prefixed, constrained = output.splitlines()
+    assert prefixed.startswith(word)
+    assert word in constrained
+    status, _, errors = run_main("translate", model_directory, *options, stdin=lines + b"a\n")
+    assert status == 1
+    assert "--prefix must have a line for each line, got none for line 3" in errors
+
+
+def test_an_ensemble_of_a_model_with_itself_is_the_model(run_main, model_directory, source):
+    options = ["--scores", "--beam-size", 2]
+    _, alone, _ = run_main("translate", model_directory, *options, stdin=encode(source))
+    options += ["--ensemble", model_directory]
+    assert run_main("translate", model_directory, *options, stdin=encode(source))[1] == alone
+
+
+def test_samples_are_those_of_the_seed_and_of_the_line(run_main, model_directory, source):
+    options = ["translate", model_directory, "--sample", "--temperature", 3, "--max-length", 5]
+    _, output, _ = run_main(*options, "--seed", 3, stdin=encode(source))
+    assert run_main(*options, "--seed", 3, "--window", 1, stdin=encode(source))[1] == output
+    assert run_main(*options, stdin=encode(source))[1] != output
+
+
+def test_the_sample_most_like_the_others_is_written(run_main, model_directory, source, target):
+    options = ["--sample", "--mbr", 8, "--json"]
+    _, output, _ = run_main("translate", model_directory, *options, stdin=encode(source[:1]))
+    (chosen,) = json.loads(output)["translations"]
+    assert chosen["text"] == target[0]
+
+
+def test_what_is_forbidden_is_not_written(run_main, model_directory, tmp_path, source, target):
+    word = target[0].split()[1]
+    (tmp_path / "bad").write_text(f"{word}\n\n")
+    options = ["--bad-words", tmp_path / "bad", "--no-repeat-ngram", 2, "--max-length", 12]
+    status, output, _ = run_main("translate", model_directory, *options, stdin=encode(source[:1]))
+    assert status == 0
+    assert word not in output.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", 3], "--top-k must be given with --sample"),
+        (["--seed", 0], "--seed must be given with --sample"),
+        (["--sample", "--beam-size", 5], "--beam-size must not be given with --sample"),
+        (["--sample", "--constraints", "x"], "--constraints must not be given with --sample"),
+        (["--sample", "--top-p", 1.5], "top_p must lie above 0 and not above 1, got 1.5"),
+        (["--repetition-penalty", 0], "penalty must be positive and finite, got 0.0"),
+        (["--mbr", 4], "--mbr must be given with --sample"),
+        (["--beam-groups", 3], "num_groups must divide beam_size = 5, got 3"),
+        (["--precision", "int4"], "--precision"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(run_main, options, message):
+    status, output, errors = run_main("translate", "no-model", *options)
+    assert (status, output) == (2, "")
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_forbidden_texts_that_cannot_be_are_refused(run_main, model_directory, tmp_path):
+    (tmp_path / "empty").write_text("\n")
+    for options, message in (
+        (["--suppress", "gato e cachorro"], "--suppress must name texts of one token"),
+        (["--bad-words", tmp_path / "empty"], "empty must hold at least one word, got none"),
+    ):
+        status, _, errors = run_main("translate", model_directory, *options, stdin=b"a\n")
+        assert status == 1
+        assert message in errors
 
 
 def test_translations_that_are_cut_are_counted(run_main, model_directory, source, caplog):

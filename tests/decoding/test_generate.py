@@ -1,14 +1,16 @@
 """Decoding with a model: against the full forward pass, alone and in batches."""
 
-import chex
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
-from flax_transformer.decoding import generate as generate_module
-from flax_transformer.decoding.beam_search import BeamSearch, length_divisor
+from flax_transformer.decoding import batch_loop, programs
+from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.length_penalty import length_divisor
 from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.score import score
 from flax_transformer.errors import InputError
@@ -19,6 +21,7 @@ PAD, BOS, EOS = 0, 1, 2
 T = 8
 
 GREEDY = Greedy(max_length=T)
+SAMPLING = Sampling(num_samples=2, temperature=0.7, max_length=T, seed=3)
 BEAM = BeamSearch(beam_size=3, num_best=2, max_length=T, min_length=3, early_stopping="bound")
 
 
@@ -38,7 +41,7 @@ def run(tiny, tokens, mask, strategy):
 @pytest.fixture(scope="module")
 def hypotheses(tiny, sources):
     """What the batch of all sources gives, by strategy."""
-    return {strategy: run(tiny, *sources, strategy) for strategy in (GREEDY, BEAM)}
+    return {strategy: run(tiny, *sources, strategy) for strategy in (GREEDY, BEAM, SAMPLING)}
 
 
 def assert_same(hypotheses, expected):
@@ -83,7 +86,9 @@ def test_the_scores_are_those_of_the_full_forward_pass(tiny, sources, hypotheses
         label_mask=np.arange(T) < lengths.reshape(-1, 1),
     )
     np.testing.assert_allclose(token_scores.reshape(-1, T), expected, atol=2e-4)
-    divisor = length_divisor(lengths, BEAM)
+    divisor = length_divisor(
+        lengths, alpha=BEAM.length_penalty, normalization=BEAM.length_normalization
+    )
     np.testing.assert_allclose(scores, expected.reshape(tokens.shape).sum(-1) / divisor, atol=2e-4)
     assert (lengths >= BEAM.min_length).all()
     assert (np.diff(scores) <= 0).all()
@@ -121,15 +126,39 @@ def test_a_source_without_tokens_gives_something_finite(tiny, sources, hypothese
         assert_same(row_of(result, row), row_of(hypotheses[BEAM], row))
 
 
-def test_other_sources_of_the_same_shape_are_not_compiled_again(tiny, sources, hypotheses):
-    chex.clear_trace_counter()
-    num_compiled = generate_module._generate._cache_size()
-    for shift in (1, 2):
+def test_the_number_of_programs_does_not_depend_on_the_data(tiny, sources, monkeypatch):
+    monkeypatch.setattr(batch_loop, "_LEAVE_FACTOR", 2)
+    monkeypatch.setattr(batch_loop, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(programs, "_FIRST_ROOM", 3)
+    shapes = set()
+
+    def recorded_advance(task, params, state, limit, enough_done):
+        shapes.add((state.is_done.shape[0], state.cache[0].ancestry.shape[-1]))
+        return advance(task, params, state, limit, enough_done)
+
+    advance = programs.advance
+    monkeypatch.setattr(programs, "advance", recorded_advance)
+    num_before = advance._cache_size()
+    for shift in range(6):
         tokens = np.where(sources.mask, 3 + (sources.tokens + shift) % 10, PAD)
         # A strategy that is equal, not the same object.
-        result = run(tiny, tokens, sources.mask, Greedy(max_length=T))
-        assert not np.array_equal(result.tokens, hypotheses[GREEDY].tokens)
-    assert generate_module._generate._cache_size() == num_compiled
+        run(tiny, tokens, sources.mask, Greedy(max_length=T))
+    assert shapes <= set(itertools.product((7, 3), (3, 6, 8)))
+    assert advance._cache_size() - num_before <= len(shapes)
+
+
+@pytest.mark.parametrize("strategy", [GREEDY, BEAM, SAMPLING], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("first_room", [1, 3])
+def test_neither_growth_nor_leaving_rows_change_anything(
+    tiny, sources, hypotheses, strategy, first_room, monkeypatch
+):
+    expected = hypotheses[strategy]
+    monkeypatch.setattr(programs, "_FIRST_ROOM", first_room)
+    monkeypatch.setattr(batch_loop, "_LEAVE_FACTOR", 2)
+    monkeypatch.setattr(batch_loop, "_FEWEST_ROWS", 1)
+    assert_same(run(tiny, *sources, strategy), expected)
+    # Some rows are done long before others.
+    assert len(np.unique(expected.lengths)) > 1
 
 
 def test_samples_are_told_apart_by_row_numbers_and_another_seed_is_no_other_program(tiny, sources):
@@ -148,10 +177,47 @@ def test_samples_are_told_apart_by_row_numbers_and_another_seed_is_no_other_prog
 
     rows = np.arange(3)
     first = sample(rows, 1)
-    num_compiled = generate_module._generate._cache_size()
+    num_compiled = programs.advance._cache_size()
     assert not np.array_equal(sample(rows, 2).tokens, first.tokens)
     assert_same(sample(rows[::-1], 1), jax.tree.map(lambda field: field[::-1], first))
-    assert generate_module._generate._cache_size() == num_compiled
+    assert programs.advance._cache_size() == num_compiled
+
+
+def test_an_ensemble_averages_probabilities_at_every_step(tiny, sources):
+    other = jax.tree.map(lambda leaf: leaf[::-1] if leaf.ndim == 1 else leaf, tiny.params)
+    params = (tiny.params, other)
+    found = generate(
+        (tiny.model, tiny.model),
+        params,
+        sources.tokens,
+        mask=sources.mask,
+        strategy=BEAM,
+        bos_id=BOS,
+        eos_id=EOS,
+        pad_id=PAD,
+    )
+    labels = found.tokens[:, 0]
+    target = np.concatenate([np.full((len(labels), 1), BOS), labels[:, :-1]], axis=1)
+    probs = [
+        np.exp(
+            score(tiny.model, of_model, sources.tokens, target, labels, source_mask=sources.mask)
+        )
+        for of_model in params
+    ]
+    is_token = np.arange(T) < found.lengths[:, :1]
+    expected = np.where(is_token, np.log(np.mean(probs, axis=0)), 0.0)
+    np.testing.assert_allclose(found.token_scores[:, 0], expected, atol=2e-4)
+    assert np.abs(probs[0] - probs[1]).max() > 0.1
+    with pytest.raises(InputError, match="models and params must be equally many"):
+        generate(
+            (tiny.model, tiny.model),
+            params[:1],
+            sources.tokens,
+            strategy=BEAM,
+            bos_id=BOS,
+            eos_id=EOS,
+            pad_id=PAD,
+        )
 
 
 @pytest.mark.parametrize("token", [-1, 13])
@@ -165,6 +231,20 @@ def test_tokens_outside_the_vocabulary_are_refused(tiny, token):
 def test_an_output_longer_than_the_model_can_read_is_refused(tiny, sources):
     with pytest.raises(InputError, match=r"max_length must be at most max_positions = 17, got 18"):
         run(tiny, *sources, Greedy(max_length=18))
+
+
+@pytest.mark.parametrize("bos_id", [None, -1, 11])
+def test_a_start_token_outside_the_vocabulary_is_refused(tiny, sources, bos_id):
+    with pytest.raises(InputError, match=r"^bos_id must "):
+        generate(
+            tiny.model,
+            tiny.params,
+            sources.tokens,
+            strategy=GREEDY,
+            bos_id=bos_id,
+            eos_id=EOS,
+            pad_id=PAD,
+        )
 
 
 def test_a_source_longer_than_the_model_can_read_is_refused(tiny):

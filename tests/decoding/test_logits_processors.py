@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.decoding.logits_processors import log_normalizer, suppress_early_end
+from flax_transformer.decoding.logits_processors import log_normalizer
+from flax_transformer.decoding.row_options import NO_OPTIONS, suppress_early_end
 
 LOGITS = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
 
@@ -12,7 +13,9 @@ LOGITS = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
 @pytest.mark.parametrize("min_length", [0, 1, 2, 4])
 def test_the_end_is_possible_from_the_minimal_length_on(min_length):
     for index in range(5):
-        result = suppress_early_end(LOGITS, jnp.array(index), eos_id=3, min_length=min_length)
+        result = suppress_early_end(
+            LOGITS, jnp.array(index), NO_OPTIONS, eos_id=3, min_length=min_length
+        )
         others = np.arange(5) != 3
         np.testing.assert_array_equal(result[..., others], LOGITS[..., others])
         # The token of step i is number i + 1 of the output.

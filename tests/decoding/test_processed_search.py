@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from logit_tables import EOS, PAD, START, init_cache, make_tables, reorder, table_step
 
-from flax_transformer.decoding.beam_search import BeamSearch, beam_search
+from flax_transformer.decoding.beam_search import beam_search
+from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.greedy import Greedy, greedy_search
 from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
 from flax_transformer.decoding.sampling import Sampling, sample

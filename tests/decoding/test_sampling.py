@@ -1,12 +1,13 @@
 """Sampling: its distribution, its seeds, and what a sample depends on."""
 
+import collections
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from logit_tables import EOS, PAD, START, init_cache, make_tables, table_step
+from logit_tables import EOS, PAD, START, all_paths, init_cache, make_tables, table_step
 
 from flax_transformer.decoding.greedy import Greedy, greedy_search
 from flax_transformer.decoding.sampling import Sampling, filter_logits, make_row_keys, sample
@@ -51,6 +52,22 @@ def test_frequencies_are_those_of_the_filtered_softmax(strategy):
         assert chi_square < 36.0
     # With one key for both rows their samples would be made of the same numbers.
     assert not np.array_equal(tokens[0], tokens[1])
+
+
+def test_whole_outputs_are_as_frequent_as_they_are_probable():
+    strategy = Sampling(num_samples=5000, max_length=3)
+    tables = make_tables(45, 1, 3, 3) / 2
+    tokens, _, _, lengths = (np.asarray(field[0]) for field in draw(tables, strategy))
+    counts = collections.Counter(
+        tuple(ids[:length]) for ids, length in zip(tokens.tolist(), lengths, strict=True)
+    )
+    paths = all_paths(tables[0])
+    assert set(counts) <= {path.tokens for path in paths}
+    expected = {path.tokens: 5000 * np.exp(path.log_prob) for path in paths}
+    chi_square = sum((counts[path] - mean) ** 2 / mean for path, mean in expected.items())
+    # 15 outputs: for 14 degrees of freedom this is exceeded once in a million times.
+    assert len(expected) == 15
+    assert chi_square < 55.0
 
 
 def test_scores_are_log_probabilities_of_the_whole_distribution_best_first():

@@ -3,16 +3,13 @@ import dataclasses
 import jax
 import pytest
 
-from flax_transformer.decoding.beam_search import BeamSearch
-from flax_transformer.decoding.generate import _generate, generate
+from flax_transformer.decoding.beam_strategy import BeamSearch
+from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.programs import advance
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.translate import (
-    EMPTY_TRANSLATION,
-    Translation,
-    translate,
-    translate_windows,
-)
+from flax_transformer.evaluation.translate import translate, translate_windows
+from flax_transformer.evaluation.translation import EMPTY_TRANSLATION, Request, Translation
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 from flax_transformer.parallel.parameter_sharding import parameter_shardings
 from flax_transformer.parallel.sharding_rules import ShardingRules
@@ -69,7 +66,7 @@ def test_outputs_are_in_the_order_of_the_lines(tiny_translator, expected):
 
 
 def test_outputs_do_not_depend_on_order_neighbours_or_batch_size(run, lines, expected):
-    assert_same(run(lines[::-1], batch_tokens=BATCH_TOKENS)[::-1], expected)
+    assert_same(run(lines[::-1], batch_tokens=BATCH_TOKENS, num_streams=2)[::-1], expected)
     assert_same(run(lines[-1:]), expected[-1:])
 
 
@@ -88,10 +85,10 @@ def test_outputs_do_not_depend_on_the_mesh(tiny_translator, run, mesh_config, st
         params = jax.device_put(params, parameter_shardings(params, mesh, rules))
     actual = translate(model, params, tokenizer, lines, strategy=strategy, mesh=mesh)
     assert_same(actual, run(lines, strategy=strategy), tolerance=1e-5)
-    num_programs = _generate._cache_size()
+    num_programs = advance._cache_size()
     again = translate(model, params, tokenizer, lines[::-1], strategy=strategy, mesh=mesh)
     assert_same(again[::-1], actual, tolerance=1e-5)
-    assert _generate._cache_size() == num_programs
+    assert advance._cache_size() == num_programs
 
 
 def test_windows_make_no_difference(tiny_translator, lines, expected):
@@ -153,6 +150,44 @@ def test_the_length_limit_marks_what_it_cuts(run, lines, expected):
     assert not any(n_best[0].truncated for n_best in expected[len(NEW_LINES) :])
 
 
+def test_a_translation_begins_with_its_prefix_and_holds_its_constraints(tiny_translator, run):
+    pair, other = tiny_translator.pairs[0], tiny_translator.pairs[7]
+    first, second = other.target.split()[:2]
+    lines = [
+        pair.source,
+        Request(pair.source, prefix=f"{first} {second}"),
+        Request(pair.source, constraints=(second,)),
+    ]
+    plain, prefixed, constrained = run(lines)
+    assert second not in plain[0].text.split()
+    assert prefixed[0].text.startswith(f"{first} {second}")
+    assert second in constrained[0].text.split()
+    assert_same([plain], run([pair.source]))
+
+
+def test_alignments_are_of_words(tiny_translator, run):
+    pair = tiny_translator.pairs[0]
+    (translations,) = run([pair.source], with_alignment=True)
+    num_source_words = len(pair.source.split())
+    for translation in translations:
+        sources, targets = zip(*translation.alignment, strict=True)
+        assert set(sources) <= set(range(num_source_words))
+        assert set(targets) == set(range(len(translation.text.split())))
+    assert run([pair.source])[0][0].alignment == ()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_less_precision_gives_nearly_the_same_scores(run, lines, expected, precision):
+    rounded = run(lines, precision=precision)
+    same = 0
+    for n_best, others in zip(rounded, expected, strict=True):
+        same += n_best[0].text == others[0].text
+        if n_best[0].text == others[0].text:
+            assert n_best[0].score == pytest.approx(others[0].score, abs=0.3)
+    assert same > 0.7 * len(lines)
+    assert rounded != expected
+
+
 def test_progress_counts_each_line_once(run, lines):
     counts = []
     run(lines, progress=counts.append)
@@ -166,7 +201,7 @@ def test_many_sizes_of_input_need_few_programs(run, tiny_translator, monkeypatch
         programs.add((inputs.shape, strategy))
         return generate(model, params, inputs, strategy=strategy, **options)
 
-    monkeypatch.setattr("flax_transformer.evaluation.translate.generate", recorded_generate)
+    monkeypatch.setattr("flax_transformer.evaluation.batch_translator.generate", recorded_generate)
     for count in range(1, 17):
         run([tiny_translator.pairs[0].source] * count, batch_tokens=BATCH_TOKENS)
     assert {shape for shape, _ in programs} == {(1, 16), (4, 16)}

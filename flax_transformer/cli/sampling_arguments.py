@@ -1,0 +1,201 @@
+"""The options of sampling, and of what is forbidden in outputs."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from flax_transformer.cli.command_parser import (
+    UsageError,
+    finite_float,
+    non_negative_int,
+    positive_int,
+)
+from flax_transformer.cli.decoding_arguments import make_strategy, resolve_max_length
+from flax_transformer.cli.text_io import read_lines
+from flax_transformer.data.text_tokenizer import TextTokenizer
+from flax_transformer.decoding.logits_processors import LogitsProcessor
+from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
+from flax_transformer.decoding.sampling import Sampling
+from flax_transformer.decoding.strategies import Strategy
+from flax_transformer.decoding.token_constraints import BadWords, SuppressedTokens
+from flax_transformer.errors import InputError
+
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+_OF_BEAM_SEARCH = (
+    "beam_size",
+    "length_penalty",
+    "length_normalization",
+    "early_stopping",
+    "coverage_penalty",
+    "beam_groups",
+    "diversity_strength",
+    "constraints",
+)
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--sample`` and what belongs to it."""
+    parser.add_argument(
+        "--sample", action="store_true", help="draw every token at random, in place of a search"
+    )
+    for name, metavar, help_text in (
+        ("--temperature", "T", "divides the logits; below 1 probable tokens gain (default: 1)"),
+        ("--top-p", "P", "draw from the fewest tokens of probability P together"),
+        ("--min-p", "P", "draw from tokens P times as probable as the most probable one or more"),
+        ("--typical-p", "P", "draw from the fewest typical tokens of probability P together"),
+    ):
+        parser.add_argument(
+            name, metavar=metavar, type=finite_float, help=f"with --sample: {help_text}"
+        )
+    parser.add_argument(
+        "--top-k",
+        metavar="K",
+        type=positive_int,
+        help="with --sample: draw from the K most probable tokens",
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=non_negative_int,
+        help="with --sample: the same seed gives the same line the same outputs (default: 0)",
+    )
+
+
+def add_constraint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that forbid outputs."""
+    parser.add_argument(
+        "--no-repeat-ngram",
+        metavar="N",
+        type=positive_int,
+        help="never write the same N tokens in a row twice",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        metavar="X",
+        type=finite_float,
+        help="multiply the log-probability of tokens that are there already by X; above 1 "
+        "there is less repetition",
+    )
+    parser.add_argument(
+        "--suppress",
+        metavar="TOKEN",
+        nargs="+",
+        help="never write these texts of one token each, with or without a space before them",
+    )
+    parser.add_argument(
+        "--bad-words",
+        metavar="FILE",
+        type=Path,
+        help="never write what a line of this file holds, as the tokenizer splits it, with or "
+        "without a space before it",
+    )
+
+
+def check_sampling_arguments(arguments: argparse.Namespace, *, num_best: int) -> None:
+    """Raise UsageError if the options contradict each other, before a model is loaded."""
+    unfit = _OF_BEAM_SEARCH if arguments.sample else _OF_SAMPLING
+    for name in unfit:
+        if getattr(arguments, name, None) is not None:
+            option = "--" + name.replace("_", "-")
+            rule = "must not be given with" if arguments.sample else "must be given with"
+            raise UsageError(f"{option} {rule} --sample")
+    longest = arguments.max_length or max(1, arguments.min_length)
+    try:
+        make_sampling_strategy(arguments, max_positions=longest, num_best=num_best)
+        make_repetition_processors(arguments)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+
+
+def make_sampling_strategy(
+    arguments: argparse.Namespace,
+    *,
+    max_positions: int,
+    num_best: int,
+    processors: tuple[LogitsProcessor, ...] = (),
+) -> Strategy:
+    """Return the sampling or the search that the options of ``translate`` describe."""
+    if not arguments.sample:
+        return make_strategy(
+            arguments,
+            max_positions=max_positions,
+            num_best=num_best,
+            processors=processors,
+            needs_beam=arguments.constraints is not None,
+        )
+    strategy = make_sampling(
+        arguments, max_positions=max_positions, num_samples=num_best, processors=processors
+    )
+    return dataclasses.replace(
+        strategy,
+        min_length_ratio=arguments.min_length_ratio,
+        max_length_ratio=arguments.max_length_ratio,
+    )
+
+
+def make_sampling(
+    arguments: argparse.Namespace,
+    *,
+    max_positions: int,
+    num_samples: int,
+    processors: tuple[LogitsProcessor, ...] = (),
+) -> Sampling:
+    """Return the sampling that the options describe."""
+    return Sampling(
+        temperature=1.0 if arguments.temperature is None else arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        typical_p=arguments.typical_p,
+        num_samples=num_samples,
+        max_length=resolve_max_length(arguments, max_positions),
+        min_length=arguments.min_length,
+        seed=arguments.seed or 0,
+        processors=processors,
+    )
+
+
+def make_repetition_processors(arguments: argparse.Namespace) -> tuple[LogitsProcessor, ...]:
+    """Return the processors against repetition that the options describe."""
+    processors: list[LogitsProcessor] = []
+    if arguments.no_repeat_ngram is not None:
+        processors.append(NoRepeatNgram(arguments.no_repeat_ngram))
+    if arguments.repetition_penalty is not None:
+        processors.append(RepetitionPenalty(arguments.repetition_penalty))
+    return tuple(processors)
+
+
+def make_processors(
+    arguments: argparse.Namespace, tokenizer: TextTokenizer
+) -> tuple[LogitsProcessor, ...]:
+    """Return all processors that the options describe; ``tokenizer`` is that of the output.
+
+    Raises:
+        InputError: a text of ``--suppress`` is not one token, or there are no bad words.
+    """
+    processors = list(make_repetition_processors(arguments))
+    if arguments.suppress is not None:
+        token_ids = [_single_tokens(text, tokenizer) for text in arguments.suppress]
+        processors.append(SuppressedTokens(tuple(sorted(set().union(*token_ids)))))
+    if arguments.bad_words is not None:
+        words = [line.strip() for line in read_lines(arguments.bad_words)]
+        if not any(words):
+            raise InputError(f"{arguments.bad_words} must hold at least one word, got none.")
+        sequences = {ids for word in words if word for ids in _spellings(word, tokenizer)}
+        processors.append(BadWords(tuple(sorted(sequences))))
+    return tuple(processors)
+
+
+def _spellings(text: str, tokenizer: TextTokenizer) -> set[tuple[int, ...]]:
+    """Return the tokens of ``text`` at the start of a line and after a space."""
+    return {tuple(tokenizer.encode(text)), tuple(tokenizer.encode(f" {text}"))}
+
+
+def _single_tokens(text: str, tokenizer: TextTokenizer) -> set[int]:
+    """Return the tokens that spell ``text`` alone."""
+    found = {ids[0] for ids in _spellings(text, tokenizer) if len(ids) == 1}
+    if not found:
+        raise InputError(
+            f"--suppress must name texts of one token, got {text!r}. Use --bad-words for others."
+        )
+    return found

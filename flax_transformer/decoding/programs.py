@@ -1,0 +1,228 @@
+"""The compiled parts of decoding with a model; between them the host looks at the search.
+
+Each is compiled once for each shape of the search's state, strategy and model. The room of a state
+is 16, 32, 64, … and the maximum length, so that there are few shapes, and a search that ends early
+never pays for a long one.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flax_transformer.array_types import Array, Bool, Float, Int, UInt32
+from flax_transformer.decoding.beam_state import BeamInputs
+from flax_transformer.decoding.hypotheses import Hypotheses, StepFn
+from flax_transformer.decoding.length_limits import relative_lengths
+from flax_transformer.decoding.prepare import DecodingModel, PreparedParameters, output_logits
+from flax_transformer.decoding.sampling import make_row_keys
+from flax_transformer.decoding.search import Search, SearchState, rows_done, run_steps
+from flax_transformer.decoding.step_functions import make_ensemble_step
+from flax_transformer.decoding.strategies import (
+    Strategy,
+    make_search,
+    needs_attention,
+    num_hypotheses,
+)
+from flax_transformer.models.decoder_cache import DecoderCache, grow_cache
+from flax_transformer.models.decoder_only import DecoderOnly
+
+_FIRST_ROOM = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the programs of one kind of decoding share.
+
+    Attributes:
+        models: the prepared ones, whose distributions are averaged; mostly a single one.
+        strategy: how to search; with a seed of 0, since the seed is an argument of its own.
+        bos_id: token that a decoder with an encoder reads first.
+        eos_id: token that ends an output.
+        pad_id: fills the outputs after their end.
+    """
+
+    models: tuple[DecodingModel, ...]
+    strategy: Strategy
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+class Progress(NamedTuple):
+    """How far a search is.
+
+    Attributes:
+        num_steps: tokens that each hypothesis has.
+        is_done: rows whose result is certain.
+    """
+
+    num_steps: Int[Array, ""]
+    is_done: Bool[Array, " B"]
+
+
+def first_room(max_length: int) -> int:
+    """Return the room that a search starts with."""
+    return min(_FIRST_ROOM, max_length)
+
+
+def next_room(room: int, max_length: int) -> int:
+    """Return the room that follows ``room``: twice as much, or all where that is not much more.
+
+    >>> next_room(16, 100), next_room(32, 100), next_room(64, 100)
+    (32, 64, 100)
+    >>> next_room(16, 48)
+    48
+    """
+    return max_length if max_length <= 3 * room else 2 * room
+
+
+@functools.partial(jax.jit, static_argnames=("task", "room"))
+def start(
+    task: Task,
+    params: tuple[PreparedParameters, ...],
+    inputs: Int[Array, "B S"],
+    mask: Bool[Array, "B S"] | None,
+    row_numbers: Int[Array, " B"],
+    seed: UInt32[Array, ""],
+    row_inputs: BeamInputs,
+    room: int,
+) -> SearchState:
+    """Read the inputs; return the state of the search before its first step."""
+    if isinstance(task.models[0], DecoderOnly):
+        start_tokens = _last_tokens(inputs, mask)
+    else:
+        start_tokens = jnp.full((inputs.shape[0],), task.bos_id, jnp.int32)
+    caches = tuple(
+        _read_inputs(model, of_model, inputs, mask, task.strategy, room)
+        for model, of_model in zip(task.models, params, strict=True)
+    )
+    search = make_search(
+        task.strategy,
+        eos_id=task.eos_id,
+        pad_id=task.pad_id,
+        inputs=_add_relative_lengths(row_inputs, task.strategy, inputs, mask),
+        row_keys=make_row_keys(seed, row_numbers),
+    )
+    return search.start(caches, start_tokens, room)
+
+
+@functools.partial(jax.jit, static_argnames=("task",))
+def advance(
+    task: Task,
+    params: tuple[PreparedParameters, ...],
+    state: SearchState,
+    limit: Int[Array, ""],
+    enough_done: Int[Array, ""],
+) -> tuple[SearchState, Progress]:
+    """Take steps until there are ``limit``, or until ``enough_done`` rows are done."""
+    state = run_steps(
+        _make_search(task),
+        _make_step(task.models, params),
+        state,
+        limit=limit,
+        enough_done=enough_done,
+    )
+    return state, Progress(state.num_steps, rows_done(state))
+
+
+@functools.partial(jax.jit, static_argnames=("task", "room"))
+def grow(task: Task, state: SearchState, room: int) -> SearchState:
+    """Make room for ``room`` tokens."""
+    state = _make_search(task).grow(state, room)
+    return state._replace(cache=tuple(grow_cache(cache, room) for cache in state.cache))
+
+
+@jax.jit
+def take_rows(state: SearchState, rows: Int[Array, " C"]) -> SearchState:
+    """Return the state of the search of some of the rows."""
+    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 0 else leaf[rows], state)
+
+
+@functools.partial(jax.jit, static_argnames=("task",))
+def collect(task: Task, state: SearchState) -> Hypotheses:
+    """Return the outputs, padded to the maximum length."""
+    search = _make_search(task)
+    return search.collect(search.grow(state, task.strategy.max_length))
+
+
+def _make_search(task: Task) -> Search:
+    return make_search(task.strategy, eos_id=task.eos_id, pad_id=task.pad_id)
+
+
+def _add_relative_lengths(
+    row_inputs: BeamInputs,
+    strategy: Strategy,
+    inputs: Int[Array, "B S"],
+    mask: Bool[Array, "B S"] | None,
+) -> BeamInputs:
+    """Add the lengths that the ratios of the strategy allow each row."""
+    source_lengths = (jnp.ones_like(inputs) if mask is None else mask).sum(axis=1)
+    min_lengths, max_lengths = relative_lengths(strategy, source_lengths)
+    options = row_inputs.options._replace(min_lengths=min_lengths, max_lengths=max_lengths)
+    return row_inputs._replace(
+        options=options, source_mask=mask if needs_attention(strategy) else None
+    )
+
+
+def _make_step(models: tuple[DecodingModel, ...], params: tuple[PreparedParameters, ...]) -> StepFn:
+    """Return the step function of the models, whose cache is the tuple of theirs."""
+
+    def make(model: DecodingModel, params: PreparedParameters) -> StepFn:
+        def step(
+            tokens: Int[Array, "B W"], cache: DecoderCache
+        ) -> tuple[Float[Array, "B W V"], DecoderCache]:
+            variables = {"params": params.model}
+            states, cache = model.apply(variables, tokens, cache, method="step_states")
+            return output_logits(states, params, model), cache
+
+        return step
+
+    steps = [make(model, of_model) for model, of_model in zip(models, params, strict=True)]
+    if len(steps) > 1:
+        return make_ensemble_step(steps)
+
+    def only_step(
+        tokens: Int[Array, "B W"], caches: tuple[DecoderCache, ...]
+    ) -> tuple[Float[Array, "B W V"], tuple[DecoderCache, ...]]:
+        logits, cache = steps[0](tokens, caches[0])
+        return logits, (cache,)
+
+    return only_step
+
+
+def _read_inputs(
+    model: DecodingModel,
+    params: PreparedParameters,
+    inputs: Int[Array, "B S"],
+    mask: Bool[Array, "B S"] | None,
+    strategy: Strategy,
+    room: int,
+) -> DecoderCache:
+    """Encode the sources, or read all but the last token of each prompt; return the cache."""
+    variables = {"params": params.model}
+    size = {"beam_size": num_hypotheses(strategy), "max_length": room}
+    cache: DecoderCache
+    if isinstance(model, DecoderOnly):
+        cache = model.apply(variables, inputs, mask, **size, method="init_cache")
+    else:
+        encoded = model.apply(variables, inputs, mask, method="encode")
+        cache = model.apply(
+            variables,
+            encoded,
+            mask,
+            **size,
+            keep_cross_weights=needs_attention(strategy),
+            method="init_cache",
+        )
+    return cache
+
+
+def _last_tokens(inputs: Int[Array, "B S"], mask: Bool[Array, "B S"] | None) -> Int[Array, " B"]:
+    """Return the last token of each prompt."""
+    if mask is None:
+        return inputs[:, -1]
+    last = inputs.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    return jnp.take_along_axis(inputs, last[:, None], axis=1)[:, 0]

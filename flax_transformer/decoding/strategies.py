@@ -1,0 +1,86 @@
+"""The strategies by which a model can decode, and the search that each of them stands for."""
+
+from typing import TypeAlias
+
+from flax_transformer.array_types import Array, Float, Int, Key
+from flax_transformer.decoding.beam_search import make_beam_search
+from flax_transformer.decoding.beam_state import NO_INPUTS, BeamInputs
+from flax_transformer.decoding.beam_strategy import BeamSearch
+from flax_transformer.decoding.greedy import Greedy, make_greedy
+from flax_transformer.decoding.sampling import Sampling, make_sampling
+from flax_transformer.decoding.search import Search
+from flax_transformer.errors import InputError
+from flax_transformer.models.decoder_cache import DecoderCache, reorder_cache
+
+Strategy: TypeAlias = Greedy | Sampling | BeamSearch
+
+
+def make_search(
+    strategy: Strategy,
+    *,
+    eos_id: int,
+    pad_id: int,
+    inputs: BeamInputs = NO_INPUTS,
+    row_keys: Key[Array, " B"] | None = None,
+) -> Search:
+    """Return the search over the steps of models, whose cache is the tuple of theirs.
+
+    Args:
+        strategy: how to search.
+        eos_id: token that ends an output.
+        pad_id: fills the outputs after their end.
+        inputs: what each row asks for; only ``start`` reads it.
+        row_keys: a random key for each row, for :class:`Sampling`; only ``start`` reads it.
+
+    Raises:
+        InputError: there are constraints, and no beam to find them.
+    """
+    if isinstance(strategy, BeamSearch):
+        return make_beam_search(
+            strategy,
+            _reorder_caches,
+            eos_id=eos_id,
+            pad_id=pad_id,
+            inputs=inputs,
+            attention_fn=_read_cross_weights if needs_attention(strategy) else None,
+        )
+    if inputs.constraints is not None:
+        raise InputError("constraints must be given with BeamSearch alone.")
+    if isinstance(strategy, Sampling):
+        return make_sampling(
+            strategy, eos_id=eos_id, pad_id=pad_id, row_keys=row_keys, rows=inputs.options
+        )
+    return make_greedy(strategy, eos_id=eos_id, pad_id=pad_id, rows=inputs.options)
+
+
+def num_hypotheses(strategy: Strategy) -> int:
+    """Return how many hypotheses of a row the step function continues at once.
+
+    >>> num_hypotheses(Sampling(num_samples=3))
+    3
+    """
+    match strategy:
+        case BeamSearch():
+            return strategy.beam_size
+        case Sampling():
+            return strategy.num_samples
+        case Greedy():
+            return 1
+
+
+def needs_attention(strategy: Strategy) -> bool:
+    """Tell whether the search reads the attention to the source."""
+    return isinstance(strategy, BeamSearch) and strategy.coverage_penalty > 0.0
+
+
+def _reorder_caches(
+    caches: tuple[DecoderCache, ...], parents: Int[Array, "B W"]
+) -> tuple[DecoderCache, ...]:
+    return tuple(reorder_cache(cache, parents) for cache in caches)
+
+
+def _read_cross_weights(caches: tuple[DecoderCache, ...]) -> Float[Array, "B W S"]:
+    cross_weights = caches[0].cross_weights
+    if cross_weights is None:
+        raise InputError("coverage_penalty must be 0 for a model without an encoder.")
+    return cross_weights

@@ -1,0 +1,87 @@
+"""The command that continues text."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from flax_transformer.interop.pretrained import Pretrained, save_model
+from flax_transformer.models.decoder_only import DecoderOnly
+from flax_transformer.models.parameters import init_parameters
+from flax_transformer.models.transformer_config import TransformerConfig
+
+
+@pytest.fixture(scope="module")
+def language_model(tiny_translator, tmp_path_factory):
+    """The directory of a model whose texts vary."""
+    model = DecoderOnly(
+        TransformerConfig(
+            architecture="decoder_only",
+            source_vocab_size=303,
+            target_vocab_size=303,
+            model_dim=14,
+            num_encoder_layers=0,
+            num_decoder_layers=1,
+            num_heads=2,
+            feed_forward_dim=19,
+            max_positions=40,
+            share_target_output_embedding=False,
+        )
+    )
+    params = init_parameters(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.5 * rng.normal(size=leaf.shape).astype("f"), params)
+    directory = tmp_path_factory.mktemp("language_model") / "model"
+    tokenizer = tiny_translator.tokenizer
+    save_model(directory, Pretrained(model, params, model.config, tokenizer))
+    return directory
+
+
+@pytest.fixture
+def run_generate(run_main, language_model):
+    def run_generate(*options, stdin=b""):
+        return run_main("generate", language_model, *options, "--max-length", 6, stdin=stdin)
+
+    return run_generate
+
+
+def test_a_prompt_of_the_command_line_gives_what_a_line_gives(run_generate):
+    status, from_lines, errors = run_generate(stdin=b"O gato\n\nO cachorro dorme\n")
+    assert (status, errors) == (0, "")
+    lines = from_lines.split("\n")
+    assert len(lines) == 4
+    _, streamed, _ = run_generate("O gato")
+    assert " ".join(streamed.split()) == lines[0]
+    assert len(set(lines[:3])) == 3
+
+
+def test_n_best_and_json(run_generate):
+    options = ["--beam-size", 3, "--n-best", 2]
+    _, lines, _ = run_generate("O gato", *options)
+    fields = [line.split(" ||| ") for line in lines.splitlines()]
+    assert [index for index, _, _ in fields] == ["0", "0"]
+    _, output, _ = run_generate("O gato", *options, "--json")
+    texts = json.loads(output)["continuations"]
+    assert [f"{text['score']:.4f}" for text in texts] == [score for _, _, score in fields]
+
+
+def test_samples_are_those_of_the_seed(run_generate):
+    options = ["O gato", "--sample", "--temperature", 2]
+    first = run_generate(*options, "--seed", 1)
+    assert run_generate(*options, "--seed", 1) == first
+    assert run_generate(*options, "--seed", 2) != first
+
+
+def test_faults_are_one_line(run_main, run_generate, model_directory, tmp_path):
+    for result, expected_status, message in (
+        (run_main("generate", model_directory, "a"), 1, "must be a model that continues text"),
+        (run_main("generate", tmp_path / "none", "a"), 1, "none"),
+        (run_generate("gato " * 50), 1, "a prompt must be at most max_positions = 40 tokens"),
+        (run_generate("a", "--input", "b"), 2, "PROMPT must not be given with --input"),
+        (run_generate("a", "--top-k", 2), 2, "--top-k must be given with --sample"),
+    ):
+        status, _, errors = result
+        assert status == expected_status
+        assert message in errors
+        assert errors.count("\n") == 1
