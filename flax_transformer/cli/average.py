@@ -3,15 +3,14 @@
 import argparse
 from pathlib import Path
 
-from flax_transformer.checkpoints.averaging import average_checkpoints
 from flax_transformer.checkpoints.reader import list_steps
 from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.config import load_config
-from flax_transformer.data.tokenizer import TranslationTokenizer
+from flax_transformer.data.public_tokenizer import load_tokenizer
 from flax_transformer.errors import InputError
+from flax_transformer.experiment.selection import average_run
 from flax_transformer.interop.pretrained import Pretrained, save_model
-from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.models.parameters import abstract_parameters
+from flax_transformer.models.make_model import make_model
 from flax_transformer.run_layout import (
     CHECKPOINT_DIRECTORY,
     CONFIG_FILE,
@@ -45,13 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output or workdir / MODEL_DIRECTORY
     experiment = load_config(workdir / CONFIG_FILE)
     config = experiment.model
-    model = EncoderDecoder(config)
+    model = make_model(config)
     checkpoints = workdir / CHECKPOINT_DIRECTORY
     steps = list_steps(checkpoints)[-(arguments.last or experiment.training.average_last) :]
     if not steps:
         raise InputError(f"{checkpoints} must hold at least one checkpoint, got none.")
-    params = average_checkpoints(checkpoints, steps, like=abstract_parameters(model))
-    tokenizer = TranslationTokenizer.load(workdir / TOKENIZER_DIRECTORY)
-    save_model(output, Pretrained(model, params, config, tokenizer))
+    params = average_run(checkpoints, steps, model, experiment.training.lora)
+    tokenizer = load_tokenizer(workdir / TOKENIZER_DIRECTORY)
+    labels = experiment.data.classes
+    save_model(output, Pretrained(model, params, config, tokenizer, labels=labels))
     print(f"averaged the checkpoints of steps {', '.join(map(str, steps))} into {output}")
     return 0

@@ -9,6 +9,7 @@ from flax_transformer.cli.decoding_arguments import (
     add_decoding_arguments,
     add_model_argument,
     check_decoding_arguments,
+    make_decoding_mesh,
     make_strategy,
 )
 from flax_transformer.cli.progress import progress_bar
@@ -16,7 +17,7 @@ from flax_transformer.cli.text_io import open_output, read_lines
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.metrics import Scores, corpus_scores
 from flax_transformer.evaluation.translate import translate
-from flax_transformer.interop.pretrained import load_pretrained
+from flax_transformer.interop.pretrained import load_translator
 
 _TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
 
@@ -59,15 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
         else contextlib.nullcontext() as output,
         progress_bar(len(sources)) as progress,
     ):
-        pretrained = load_pretrained(arguments.model)
+        pretrained = load_translator(arguments.model)
         translations = translate(
             pretrained.model,
             pretrained.params,
             pretrained.tokenizer,
             sources,
-            strategy=make_strategy(arguments, max_positions=pretrained.config.max_positions),
+            strategy=pretrained.generation.constrain(
+                make_strategy(arguments, max_positions=pretrained.config.max_positions)
+            ),
+            precision=arguments.precision,
             batch_tokens=arguments.batch_tokens,
             max_source_length=arguments.max_source_length,
+            mesh=make_decoding_mesh(arguments),
             progress=progress,
         )
         best = [hypotheses[0] for hypotheses in translations]

@@ -8,7 +8,7 @@ from flax_transformer.cli.progress import progress_bar
 from flax_transformer.cli.text_io import open_output, read_lines
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.score import score_pairs
-from flax_transformer.interop.pretrained import load_pretrained
+from flax_transformer.interop.pretrained import load_translator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     inputs = [arguments.source, arguments.target]
     with open_output(arguments.output, inputs=inputs) as output:
-        pretrained = load_pretrained(arguments.model)
+        pretrained = load_translator(arguments.model)
         with progress_bar(len(sources)) as progress:
             scores = score_pairs(
                 pretrained.model,

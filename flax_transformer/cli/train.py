@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
         "--init-from",
         metavar="DIR",
         type=Path,
-        help="start from the parameters and the tokenizer of another run or model directory",
+        help="start from the parameters and the tokenizer of a run, a model directory or a "
+        "public model",
     )
     parser.add_argument(
         "--restart-data",

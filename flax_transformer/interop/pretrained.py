@@ -1,172 +1,156 @@
-"""Save and load a trained model with all that is needed to use it.
+"""Load trained models, ours and public ones, and save them as either."""
 
-A model directory holds ``config.json`` (the :class:`TransformerConfig`), ``model.safetensors``
-(the parameters, named by their paths, as in ``encoder/layers_0/feed_forward/…``) and
-``tokenizer/``.
-"""
-
-import dataclasses
-import json
 import os
-import shutil
 from pathlib import Path
-from typing import NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
-from flax_transformer.array_types import Parameters
-from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
-from flax_transformer.interop.safetensors_io import load_tensors, save_tensors
-from flax_transformer.json_config import config_from_json, read_json_object
+from flax_transformer.interop.checkpoint_reader import make_place_fn, read_checkpoint
+from flax_transformer.interop.checkpoint_writer import write_checkpoint
+from flax_transformer.interop.generation_defaults import (
+    GENERATION_FILE,
+    GenerationDefaults,
+    read_generation_defaults,
+)
+from flax_transformer.interop.hub import find_directory
+from flax_transformer.interop.model_directory import find_model, load_model, save_model
+from flax_transformer.interop.pretrained_model import Pretrained, Translator
+from flax_transformer.interop.public_tokenizer import read_tokenizer, tokenizer_files
+from flax_transformer.interop.replace_directory import replace_directory
+from flax_transformer.interop.tensor_files import SAFETENSORS_FILE
+from flax_transformer.json_config import read_json_object
 from flax_transformer.models.encoder_decoder import EncoderDecoder
-from flax_transformer.models.parameters import abstract_parameters
-from flax_transformer.models.transformer_config import TransformerConfig
-from flax_transformer.run_layout import (
-    CHECKPOINT_DIRECTORY,
-    CONFIG_FILE,
-    MODEL_DIRECTORY,
-    TOKENIZER_DIRECTORY,
-    WEIGHTS_FILE,
-)
-from flax_transformer.tree_paths import (
-    describe_differences,
-    flatten_tree,
-    shorten,
-    unflatten_tree,
-)
+from flax_transformer.models.make_model import make_model
+from flax_transformer.models.transformer_config import ParameterDtype
+from flax_transformer.parallel.sharding_rules import ShardingRules
+from flax_transformer.run_layout import CONFIG_FILE
+
+__all__ = [
+    "Pretrained",
+    "Translator",
+    "load_pretrained",
+    "load_translator",
+    "save_model",
+    "save_pretrained",
+]
 
 
-class Pretrained(NamedTuple):
-    """A trained model, ready for use."""
+def load_pretrained(
+    path_or_hub_id: str | os.PathLike[str],
+    *,
+    dtype: ParameterDtype | None = None,
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
+) -> Pretrained:
+    """Load a model: of a run's work directory, of a model directory, or a public one.
 
-    model: EncoderDecoder
-    params: Parameters
-    config: TransformerConfig
-    tokenizer: TranslationTokenizer
+    Public models are those of the ``transformers`` library: a directory with ``config.json`` and
+    safetensors or PyTorch's zip files, or the name of one on the Hugging Face hub. What is there
+    locally is never looked for on the hub. No code of a file is run.
 
-
-def save_model(directory: Path, pretrained: Pretrained) -> None:
-    """Write a model directory, in place of the one that may be there.
-
-    It is written under another name, read back, and renamed when it is complete: an interruption
-    leaves the old directory or the new one, never half of one.
-
-    Raises:
-        InputError: the model and the tokenizer do not fit, or a file cannot be written.
-    """
-    _check_vocabularies(pretrained.config, pretrained.tokenizer, directory)
-    directory = directory.absolute()
-    _check_replaceable(directory)
-    new = directory.with_name(f".{directory.name}.new")
-    old = _name_of_old(directory)
-    try:
-        shutil.rmtree(new, ignore_errors=True)  # what a process that was killed left there
-        new.mkdir(parents=True)
-        text = json.dumps(dataclasses.asdict(pretrained.config), indent=2)
-        (new / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
-        save_tensors(new / WEIGHTS_FILE, flatten_tree(pretrained.params))
-        pretrained.tokenizer.save(new / TOKENIZER_DIRECTORY)
-        _exchange(directory, new, old)
-    except OSError as error:
-        raise InputError(f"model {directory} cannot be written: {error}.") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def load_pretrained(directory: str | os.PathLike[str]) -> Pretrained:
-    """Load the model of a run's work directory, or of a model directory.
+    Args:
+        path_or_hub_id: where it is.
+        dtype: of the parameters and the states; None for that of the file.
+        mesh: devices to lay the parameters out over, as they are read; None for the first one.
+        rules: how they lie there; None for the defaults.
 
     Raises:
-        InputError: there is no model, a file is damaged, or config, parameters and tokenizer do
-            not fit one another; the message names what is wrong. Nothing is loaded in part.
+        InputError: there is no model, a file is damaged, its parts do not fit one another, or it
+            is of a kind that is not supported; the message names what is wrong.
     """
-    path = _find_model(Path(directory))
-    config = config_from_json(
-        TransformerConfig, read_json_object(path / CONFIG_FILE), str(path / CONFIG_FILE)
-    )
-    tokenizer = TranslationTokenizer.load(path / TOKENIZER_DIRECTORY)
-    _check_vocabularies(config, tokenizer, path)
-    model = EncoderDecoder(config)
-    tensors = load_tensors(path / WEIGHTS_FILE)
-    if differences := describe_differences(flatten_tree(abstract_parameters(model)), tensors):
-        raise InputError(
-            f"{path / WEIGHTS_FILE} must fit {CONFIG_FILE} beside it, but {shorten(differences)}."
-        )
-    not_finite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
-    if not_finite:
-        raise InputError(
-            f"{path / WEIGHTS_FILE} must hold finite values, got NaN or infinity in "
-            f"{shorten(not_finite)}."
-        )
-    params = unflatten_tree({name: jnp.asarray(tensor) for name, tensor in tensors.items()})
-    return Pretrained(model, params, config, tokenizer)
-
-
-def _check_replaceable(directory: Path) -> None:
-    """Raise InputError if ``directory`` holds anything else than a model: it would be lost."""
-    if not directory.exists():
-        return
-    names = {path.name for path in directory.iterdir()} if directory.is_dir() else {"a file"}
-    others = sorted(names - {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_DIRECTORY})
-    if others:
-        raise InputError(
-            f"{directory} must be new, empty or a model directory to be written to, "
-            f"got {shorten(others)} in it."
-        )
-
-
-def _exchange(directory: Path, new: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``directory``, or leave ``directory`` as it is."""
-    if not directory.exists():
-        new.rename(directory)
-        return
-    shutil.rmtree(old, ignore_errors=True)
-    directory.rename(old)
-    try:
-        new.rename(directory)
-    except BaseException:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _name_of_old(directory: Path) -> Path:
-    """Return what a model directory is called while another one takes its place."""
-    absolute = directory.absolute()
-    return absolute.parent / f".{absolute.name}.old"
-
-
-def _find_model(directory: Path) -> Path:
-    """Find the model directory: the one given, or that of the run given."""
-    if (directory / WEIGHTS_FILE).is_file():
-        return directory
-    for path in (directory / MODEL_DIRECTORY, directory):
-        # Where a process was killed between the two renamings of an export, the old one stands.
-        for candidate in (path, _name_of_old(path)):
-            if candidate.is_dir() and candidate != directory:
-                return candidate
-    if (directory / CHECKPOINT_DIRECTORY).is_dir():
-        raise InputError(
-            f"{directory} has no model yet. Wait for the run's first evaluation, or make one with "
-            f"`flax-transformer average {directory}`."
-        )
-    if not directory.is_dir():
-        raise InputError(f"{directory} must be a directory, got nothing there.")
-    raise InputError(
-        f"{directory} must be a run's work directory or a model directory, got one without "
-        f"{MODEL_DIRECTORY}/ and {WEIGHTS_FILE}."
+    place = make_place_fn(mesh, rules)
+    directory = find_directory(Path(path_or_hub_id))
+    if not is_public(directory):
+        return load_model(find_model(directory), dtype=dtype, place=place)
+    member, params = read_checkpoint(directory, dtype=dtype, place=place)
+    generation = read_generation_defaults(directory)
+    return Pretrained(
+        make_model(member.config),
+        params,
+        member.config,
+        read_tokenizer(directory, member.config, generation),
+        generation,
+        _read_labels(directory, member.config.num_labels),
     )
 
 
-def _check_vocabularies(
-    config: TransformerConfig, tokenizer: TranslationTokenizer, directory: Path
-) -> None:
-    tokenizer_sizes = tokenizer.source.vocab_size, tokenizer.target.vocab_size
-    config_sizes = config.source_vocab_size, config.target_vocab_size
-    if tokenizer_sizes != config_sizes:
+def load_translator(path_or_hub_id: str | os.PathLike[str]) -> Translator:
+    """Load a model that translates text; see :func:`load_pretrained`.
+
+    Raises:
+        InputError: there is no model, or not an encoder–decoder with its tokenizers.
+    """
+    model, params, config, tokenizer, generation, _ = load_pretrained(path_or_hub_id)
+    if not isinstance(model, EncoderDecoder):
         raise InputError(
-            f"model {directory} must have the vocabularies of its tokenizer, got (source, target) "
-            f"{config_sizes} in the config and {tokenizer_sizes} in the tokenizer."
+            f"{path_or_hub_id} must be a model that translates, got architecture "
+            f"{config.architecture}."
         )
+    if tokenizer is None:
+        raise InputError(f"{path_or_hub_id} must have a tokenizer, got a model without one.")
+    return Translator(model, params, config, tokenizer, generation)
+
+
+def save_pretrained(pretrained: Pretrained, path: str | os.PathLike[str]) -> None:
+    """Write a model in the layout of the ``transformers`` library, in place of one there.
+
+    Loading what this writes gives the same parameters, and so does the ``transformers`` library.
+    Like :func:`save_model` it leaves the old directory or the new one, never half of one.
+
+    Raises:
+        InputError: none of the supported families can express the model, or a file cannot be
+            written.
+    """
+    files = {} if pretrained.tokenizer is None else tokenizer_files(pretrained.tokenizer)
+
+    def write(directory: Path) -> None:
+        write_checkpoint(
+            directory,
+            pretrained.config,
+            pretrained.params,
+            generation=_known_tokens(pretrained),
+            labels=pretrained.labels,
+        )
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+
+    names = {CONFIG_FILE, SAFETENSORS_FILE, GENERATION_FILE, *files}
+    replace_directory(Path(path), write, may_hold=names)
+
+
+def is_public(directory: Path) -> bool:
+    """Tell whether a directory has the layout of the ``transformers`` library."""
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        return False
+    try:
+        values = read_json_object(path)
+    except InputError:
+        return False  # the reader of our own directories says what is wrong with it
+    return "model_type" in values or "architectures" in values
+
+
+def _read_labels(directory: Path, num_labels: int) -> tuple[str, ...]:
+    """Return the names of the classes, in the order of their numbers; none without names."""
+    names = read_json_object(directory / CONFIG_FILE).get("id2label") if num_labels else None
+    if names is None:
+        return ()
+    if {str(index) for index in range(num_labels)} != names.keys():
+        raise InputError(f"{directory / CONFIG_FILE}: id2label must number the classes from 0.")
+    return tuple(str(names[str(index)]) for index in range(num_labels))
+
+
+def _known_tokens(pretrained: Pretrained) -> GenerationDefaults:
+    """Return the tokens that the model came with, or else those of its tokenizer."""
+    tokenizer = pretrained.tokenizer
+    if pretrained.generation != GenerationDefaults() or tokenizer is None:
+        return pretrained.generation
+    target = tokenizer.target
+    is_pair = pretrained.config.architecture == "encoder_decoder"
+    return GenerationDefaults(
+        bos_id=target.bos_id,
+        start_id=target.bos_id if is_pair else None,
+        eos_ids=(target.eos_id,),
+        pad_id=target.pad_id,
+    )

@@ -11,8 +11,15 @@ from safetensors.numpy import load_file, save_file
 from flax_transformer.errors import InputError
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write arrays (of JAX or NumPy) and read them back to compare.
+
+    Args:
+        path: file to write.
+        tensors: arrays by their names.
+        metadata: texts that go with them.
 
     Raises:
         InputError: the file cannot be written, or does not read back as it was written.
@@ -21,7 +28,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     # dimensions, which ascontiguousarray would give one, is always contiguous.
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     try:
-        save_file(arrays, path)
+        save_file(arrays, path, None if metadata is None else dict(metadata))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written: {error}.") from error
     written = load_tensors(path)

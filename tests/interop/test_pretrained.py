@@ -16,17 +16,11 @@ import pytest
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TokenizerConfig, train_tokenizer
 from flax_transformer.errors import InputError
-from flax_transformer.interop.pretrained import (
-    CONFIG_FILE,
-    TOKENIZER_DIRECTORY,
-    WEIGHTS_FILE,
-    Pretrained,
-    load_pretrained,
-    save_model,
-)
+from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
 from flax_transformer.interop.safetensors_io import load_tensors, save_tensors
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.run_layout import CONFIG_FILE, TOKENIZER_DIRECTORY, WEIGHTS_FILE
 
 TOKENS = jnp.array([[3, 5, 7, 2]])
 

@@ -1,0 +1,1 @@
+"""The families of public models, one a file."""

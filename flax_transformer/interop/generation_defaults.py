@@ -1,0 +1,141 @@
+"""What a public model's files say of the search: its tokens, and what must be generated."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax_transformer.decoding.forced_token import ForcedToken
+from flax_transformer.decoding.logits_processors import LogitsProcessor
+from flax_transformer.decoding.strategies import Strategy
+from flax_transformer.decoding.token_constraints import BadWords, SuppressedTokens
+from flax_transformer.errors import InputError
+from flax_transformer.json_config import read_json_object
+from flax_transformer.run_layout import CONFIG_FILE
+
+GENERATION_FILE = "generation_config.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationDefaults:
+    """Tokens with a meaning, and the constraints that a model was meant to be searched with.
+
+    Attributes:
+        bos_id: token that texts begin with.
+        start_id: token that the decoder of an encoder–decoder reads first.
+        eos_ids: tokens that end an output; a search here knows the first alone.
+        pad_id: token that pads.
+        forced_first_id: what every output begins with.
+        forced_last_id: what an output of the greatest length ends with.
+        suppressed_ids: what is never generated.
+        bad_words: sequences that are never generated.
+    """
+
+    bos_id: int | None = None
+    start_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    pad_id: int | None = None
+    forced_first_id: int | None = None
+    forced_last_id: int | None = None
+    suppressed_ids: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+
+    def processors(self, *, max_length: int) -> tuple[LogitsProcessor, ...]:
+        """Return what a strategy of this ``max_length`` must apply to keep to the constraints.
+
+        >>> GenerationDefaults(suppressed_ids=(3,), forced_last_id=0).processors(max_length=8)
+        (SuppressedTokens(token_ids=(3,)), ForcedToken(token_id=0, place=7))
+        """
+        processors: list[LogitsProcessor] = []
+        if self.suppressed_ids:
+            processors.append(SuppressedTokens(self.suppressed_ids))
+        if self.bad_words:
+            processors.append(BadWords(self.bad_words))
+        if self.forced_first_id is not None:
+            processors.append(ForcedToken(self.forced_first_id, 0))
+        if self.forced_last_id is not None:
+            processors.append(ForcedToken(self.forced_last_id, max_length - 1))
+        return tuple(processors)
+
+    def constrain(self, strategy: Strategy) -> Strategy:
+        """Return the strategy with these constraints after its own.
+
+        >>> from flax_transformer.decoding.greedy import Greedy
+        >>> GenerationDefaults(suppressed_ids=(3,)).constrain(Greedy()).processors
+        (SuppressedTokens(token_ids=(3,)),)
+        """
+        added = self.processors(max_length=strategy.max_length)
+        return dataclasses.replace(strategy, processors=(*strategy.processors, *added))
+
+
+def read_generation_defaults(directory: Path) -> GenerationDefaults:
+    """Read ``generation_config.json``, or, where there is none, what ``config.json`` says.
+
+    Raises:
+        InputError: a value is not of its kind.
+    """
+    path = directory / (GENERATION_FILE if (directory / GENERATION_FILE).is_file() else CONFIG_FILE)
+    values = read_json_object(path)
+    words = _lists(values, "bad_words_ids", path)
+    first = _ids(values, "forced_bos_token_id", path)
+    last = _ids(values, "forced_eos_token_id", path)
+    start = _ids(values, "decoder_start_token_id", path)
+    pad = _ids(values, "pad_token_id", path)
+    is_pair = bool(values.get("is_encoder_decoder")) or bool(start)
+    return GenerationDefaults(
+        bos_id=_first(_ids(values, "bos_token_id", path)),
+        # Where nothing is said, the decoder begins with the padding, as T5's does.
+        start_id=_first(start) if start or not is_pair else _first(pad),
+        eos_ids=_ids(values, "eos_token_id", path),
+        pad_id=_first(pad),
+        forced_first_id=_first(first),
+        forced_last_id=_first(last),
+        suppressed_ids=tuple(
+            sorted(
+                {word[0] for word in words if len(word) == 1}
+                | set(_ids(values, "suppress_tokens", path))
+            )
+        ),
+        bad_words=tuple(word for word in words if len(word) > 1),
+    )
+
+
+def write_generation_defaults(defaults: GenerationDefaults) -> dict[str, Any]:
+    """Return the object of ``generation_config.json``; the inverse of reading."""
+    words = [[token] for token in defaults.suppressed_ids] + [list(w) for w in defaults.bad_words]
+    values = {
+        "bos_token_id": defaults.bos_id,
+        "decoder_start_token_id": defaults.start_id,
+        "eos_token_id": _one_or_more(defaults.eos_ids),
+        "pad_token_id": defaults.pad_id,
+        "forced_bos_token_id": defaults.forced_first_id,
+        "forced_eos_token_id": defaults.forced_last_id,
+        "bad_words_ids": words or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _one_or_more(ids: tuple[int, ...]) -> int | list[int] | None:
+    if not ids:
+        return None
+    return ids[0] if len(ids) == 1 else list(ids)
+
+
+def _first(ids: tuple[int, ...]) -> int | None:
+    return ids[0] if ids else None
+
+
+def _ids(values: Mapping[str, Any], name: str, path: Path) -> tuple[int, ...]:
+    """Read one token, several or none."""
+    value = values.get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise InputError(f"{path}: {name} must be a token, or tokens, got {str(value)[:60]}.")
+    return tuple(ids)
+
+
+def _lists(values: Mapping[str, Any], name: str, path: Path) -> tuple[tuple[int, ...], ...]:
+    lists = values.get(name) or []
+    if not (isinstance(lists, list) and all(isinstance(each, list) and each for each in lists)):
+        raise InputError(f"{path}: {name} must be lists of tokens, got {str(lists)[:60]}.")
+    return tuple(_ids({name: each}, name, path) for each in lists)
