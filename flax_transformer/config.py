@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from flax_transformer.data.tokenizer import TokenizerConfig
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.evaluation_config import EvaluationConfig
 from flax_transformer.json_config import config_from_json, read_json_object
-from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.models.transformer_config import Architecture, Head, TransformerConfig
 from flax_transformer.parallel.mesh import MeshConfig
 from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.training.optimizer import OptimizerConfig
-from flax_transformer.training.training_config import TrainingConfig
+from flax_transformer.training.training_config import Task, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,14 +26,14 @@ class ExperimentConfig:
 
     Attributes:
         model: sizes and choices of the model; its vocabulary sizes are set from the tokenizer.
-        data: the sentence pairs.
+        data: the sentence pairs, or other texts.
         tokenizer: how text becomes tokens.
-        pipeline: how pairs become batches.
+        pipeline: how texts become batches.
         optimizer: the optimizer and its learning rate.
         training: how long, and what how often.
         mesh: the arrangement of devices.
         sharding: how arrays lie on them.
-        evaluation: how translations are made and chosen.
+        evaluation: how the dev and the test set are evaluated.
     """
 
     model: TransformerConfig = TransformerConfig()
@@ -62,6 +63,33 @@ class ExperimentConfig:
             raise InputError(
                 "model.share_source_target_embedding must be off without tokenizer.shared."
             )
+        if self.training.task != "translation":
+            self._check_text_task()
+
+    def _check_text_task(self) -> None:
+        """Refuse a model or data that do not fit a task of one language."""
+        task = self.training.task
+        architecture, head = _MODELS[task]
+        expected: dict[str, tuple[object, object]] = {
+            "model.architecture": (architecture, self.model.architecture),
+            "model.head": (head, self.model.head),
+            "data.kind": ("text", self.data.kind),
+            "tokenizer.shared": (True, self.tokenizer.shared),
+        }
+        if task == "sequence_classification":
+            num_classes = len(self.data.classes)
+            expected["model.num_labels"] = (num_classes, self.model.num_labels)
+        for name, (needed, given) in expected.items():
+            if needed != given:
+                raise InputError(f"{name} must be {needed} for {task}, got {given}.")
+
+
+_MODELS: Mapping[Task, tuple[Architecture, Head]] = {
+    "language_modelling": ("decoder_only", "none"),
+    "masked_language_modelling": ("encoder_only", "masked_lm"),
+    "sequence_classification": ("encoder_only", "sequence_classification"),
+}
+"""The architecture and the head of the model of each task of one language."""
 
 
 MAY_CHANGE = (

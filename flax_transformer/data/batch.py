@@ -1,6 +1,6 @@
-"""A batch of sentence pairs, as the model reads it."""
+"""The batches of each task, as the models read them."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -27,27 +27,62 @@ class Batch(NamedTuple):
     pair_ids: Int[np.ndarray, "B T"]
 
 
-def padding_fraction(batch: Batch) -> float:
-    """Share of the batch's source and target positions that hold padding, from 0 to 1.
+class TextBatch(NamedTuple):
+    """Rows of text whose tokens are predicted, packed; every array is int32.
+
+    ``tokens`` is what the model reads and ``labels`` what it shall predict, aligned position by
+    position; ``is_predicted`` is 1 where it shall, else 0. Segments and positions are as those of
+    :class:`Batch`. ``pair_ids`` holds the index of the piece of text of each position, -1 on
+    padding.
+    """
+
+    tokens: Int[np.ndarray, "B T"]
+    segment_ids: Int[np.ndarray, "B T"]
+    positions: Int[np.ndarray, "B T"]
+    labels: Int[np.ndarray, "B T"]
+    is_predicted: Int[np.ndarray, "B T"]
+    pair_ids: Int[np.ndarray, "B T"]
+
+
+class LabelledBatch(NamedTuple):
+    """Rows of one text each, padded, with a class for each; every array is int32.
+
+    ``labels`` holds the number of the class from 0, -1 for a row without a text. The others are as
+    those of :class:`TextBatch`.
+    """
+
+    tokens: Int[np.ndarray, "B T"]
+    segment_ids: Int[np.ndarray, "B T"]
+    positions: Int[np.ndarray, "B T"]
+    labels: Int[np.ndarray, " B"]
+    pair_ids: Int[np.ndarray, "B T"]
+
+
+AnyBatch: TypeAlias = Batch | TextBatch | LabelledBatch
+
+
+def padding_fraction(batch: AnyBatch) -> float:
+    """Share of the batch's positions, of all that is read, that hold padding, from 0 to 1.
 
     >>> one = np.array([[1, 1, 1, 0]])
     >>> padding_fraction(Batch(*[one] * 8))
     0.25
     """
-    segment_ids = (batch.source_segment_ids, batch.target_segment_ids)
+    segment_ids = [rows for name, rows in batch._asdict().items() if name.endswith("segment_ids")]
     used = sum(int(np.count_nonzero(ids)) for ids in segment_ids)
     return 1.0 - used / sum(ids.size for ids in segment_ids)
 
 
-def batch_pair_ids(batch: Batch) -> list[int]:
-    """Return the indices in the corpus of the pairs of a batch, in rising order.
+def batch_pair_ids(batch: AnyBatch) -> list[int]:
+    """Return the indices in the corpus of the pairs (or texts) of a batch, in rising order.
 
-    A pair that the batch holds twice, at the turn of an epoch, is there twice.
+    What the batch holds twice, at the turn of an epoch, is there twice.
 
     >>> positions, ids = np.array([[0, 1, 0, 0]]), np.array([[7, 7, 2, -1]])
     >>> batch = Batch(*[positions] * 7, pair_ids=ids)
     >>> batch_pair_ids(batch)
     [2, 7]
     """
-    is_first = (batch.target_positions == 0) & (batch.pair_ids >= 0)
+    positions = batch.target_positions if isinstance(batch, Batch) else batch.positions
+    is_first = (positions == 0) & (batch.pair_ids >= 0)
     return sorted(batch.pair_ids[is_first].tolist())

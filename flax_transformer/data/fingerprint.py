@@ -11,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import grain
 
-from flax_transformer.data.batch import Batch
-from flax_transformer.data.corpus import read_pairs, spread_evenly
+from flax_transformer.data.batch import AnyBatch
+from flax_transformer.data.corpus import read_pairs, spread_evenly, spread_indices
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
@@ -39,6 +39,18 @@ def digest_pairs(pairs: Sequence[SentencePair]) -> str:
     for pair in spread_evenly(pairs, _NUM_SAMPLED_PAIRS):
         sha256.update(repr(tuple(pair)).encode("utf-8", "backslashreplace"))
     return f"{len(pairs)} pairs, {sha256.hexdigest()[:8]}"
+
+
+def digest_texts(texts: Sequence[Any]) -> str:
+    """Return the number of ``texts``, with or without a class, and a hash of 1,000 of them.
+
+    >>> digest_texts(["a", "b"])
+    '2 texts, a2af34d1'
+    """
+    sha256 = hashlib.sha256()
+    for index in spread_indices(len(texts), _NUM_SAMPLED_PAIRS):
+        sha256.update(repr(texts[index]).encode("utf-8", "backslashreplace"))
+    return f"{len(texts)} texts, {sha256.hexdigest()[:8]}"
 
 
 def digest_all_pairs(pairs: Sequence[SentencePair]) -> str:
@@ -83,10 +95,10 @@ class FingerprintedDataset(grain.IterDataset):
 class _FingerprintedIterator(grain.DatasetIterator):
     def __init__(self, parent: grain.DatasetIterator, fingerprint: dict[str, str]) -> None:
         super().__init__(parent)
-        self._batches: Iterator[Batch] = parent
+        self._batches: Iterator[AnyBatch] = parent
         self._fingerprint = fingerprint
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> AnyBatch:
         return next(self._batches)
 
     def get_state(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from flax_transformer.data.fingerprint import (
 )
 from flax_transformer.data.rows import longer_side, special_tokens
 from flax_transformer.data.sentence_pair import SentencePair
-from flax_transformer.data.streams import JoinedStreams, find_streams, unfold_stream
+from flax_transformer.data.streams import JoinedStreams, MakeItems, find_streams, unfold_stream
 from flax_transformer.data.token_cache import keep_tokens
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.data.tokens import ReadTokens, TextTokens
@@ -53,6 +53,10 @@ class PipelineConfig:
     is the ratio of the row lengths of neighbouring buckets; every length is one more compilation.
     ``num_threads`` prepare the windows of each stream in the background.
 
+    Of other texts than pairs, running text is packed (long documents are cut into pieces, none is
+    dropped) and texts with a class are bucketed. ``mask_rate`` is the share of the tokens that a
+    masked language model predicts.
+
     ``num_streams`` (packed only) is the number of parts in which the pairs are read and packed side
     by side. With a multiple of the number of processes, each process reads its own part of the
     data; otherwise some read more than they keep. The batches depend on it, so it stays what it is
@@ -67,6 +71,7 @@ class PipelineConfig:
     bucket_growth: float = 1.25
     num_threads: int = 1
     num_streams: int = 1
+    mask_rate: float = 0.15
 
     def __post_init__(self) -> None:
         if self.batching not in ("packed", "bucketed"):
@@ -84,6 +89,8 @@ class PipelineConfig:
             raise InputError(
                 f"bucket_growth must be a finite number above 1, got {self.bucket_growth}."
             )
+        if not 0.0 < self.mask_rate <= 1.0:
+            raise InputError(f"mask_rate must be above 0 and at most 1, got {self.mask_rate}.")
         if self.max_length < 2:
             raise InputError(
                 f"max_length must be at least 2 (a token and the end token), got {self.max_length}."
@@ -145,7 +152,7 @@ def make_training_batches(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be from 0 to 2**32 - 1, got {seed}.")
     shapes = make_shapes(config, math.lcm(row_multiple, config.num_streams))
-    _check_parts(shapes, part_count)
+    check_parts(shapes, part_count)
     text = TextTokens(pairs=pairs, tokenizer=tokenizer)
     read_tokens: ReadTokens = text
     if cache_directory is not None and not text.is_random:
@@ -157,35 +164,72 @@ def make_training_batches(
         max_length=config.max_length,
         long_pairs=config.long_pairs,
     )
-    make_stream = functools.partial(
-        unfold_stream,
-        num_streams=config.num_streams,
-        num_pairs=len(pairs),
-        window_size=config.window_size,
-        seed=seed,
-        num_threads=config.num_threads,
-    )
     if config.batching == "packed":
-        num_rows = shapes[0].num_rows
-        parts = find_streams(
-            num_rows, config.num_streams, part_index=part_index, part_count=part_count
+        streams = packed_streams(
+            PackedWindow(prepare=prepare),
+            num_items=len(pairs),
+            num_rows=shapes[0].num_rows,
+            config=config,
+            seed=seed,
+            part_index=part_index,
+            part_count=part_count,
         )
-        streams = {
-            stream: make_stream(PackedWindow(prepare=prepare), stream).batch(
+    else:
+        # All parts must agree on the shape at every step, so each follows the one stream.
+        bucketed = BucketedWindow(
+            prepare=prepare, buckets=shapes, part_index=part_index, part_count=part_count
+        )
+        streams = bucketed_streams(bucketed, num_items=len(pairs), config=config, seed=seed)
+    fingerprint = {"pairs": digest_pairs(pairs)} | describe_stream(tokenizer, config, shapes, seed)
+    return iter(FingerprintedDataset(streams, fingerprint))
+
+
+def packed_streams(
+    make_rows: MakeItems,
+    *,
+    num_items: int,
+    num_rows: int,
+    config: PipelineConfig,
+    seed: int,
+    part_index: int,
+    part_count: int,
+) -> JoinedStreams:
+    """Return one part of batches of ``num_rows`` of the rows that ``make_rows`` makes of windows.
+
+    See :func:`make_training_batches`; a window is one of ``num_items`` indices.
+    """
+    parts = find_streams(num_rows, config.num_streams, part_index=part_index, part_count=part_count)
+    return JoinedStreams(
+        {
+            stream: _unfold(make_rows, stream, num_items, config, seed).batch(
                 num_rows // config.num_streams,
                 drop_remainder=True,
                 batch_fn=functools.partial(stack_rows, kept=kept),
             )
             for stream, kept in parts.items()
         }
-    else:
-        # All parts must agree on the shape at every step, so each follows the one stream.
-        bucketed = BucketedWindow(
-            prepare=prepare, buckets=shapes, part_index=part_index, part_count=part_count
-        )
-        streams = {0: make_stream(bucketed, 0)}
-    fingerprint = _describe_stream(pairs, tokenizer, config, shapes, seed)
-    return iter(FingerprintedDataset(JoinedStreams(streams), fingerprint))
+    )
+
+
+def bucketed_streams(
+    make_batches: MakeItems, *, num_items: int, config: PipelineConfig, seed: int
+) -> JoinedStreams:
+    """Return the batches that ``make_batches`` makes of windows of ``num_items`` indices."""
+    return JoinedStreams({0: _unfold(make_batches, 0, num_items, config, seed)})
+
+
+def _unfold(
+    make_items: MakeItems, stream: int, num_items: int, config: PipelineConfig, seed: int
+) -> grain.IterDataset:
+    return unfold_stream(
+        make_items,
+        stream,
+        num_streams=config.num_streams,
+        num_pairs=num_items,
+        window_size=config.window_size,
+        seed=seed,
+        num_threads=config.num_threads,
+    )
 
 
 def make_shapes(config: PipelineConfig, row_multiple: int) -> list[Bucket]:
@@ -208,17 +252,12 @@ def make_shapes(config: PipelineConfig, row_multiple: int) -> list[Bucket]:
     )
 
 
-def _describe_stream(
-    pairs: Sequence[SentencePair],
-    tokenizer: TranslationTokenizer,
-    config: PipelineConfig,
-    shapes: Sequence[Bucket],
-    seed: int,
+def describe_stream(
+    tokenizer: TranslationTokenizer, config: PipelineConfig, shapes: Sequence[Bucket], seed: int
 ) -> dict[str, str]:
-    """Return all that the batches depend on, by name."""
+    """Return all that batches depend on beside the texts, by name."""
     shape_names = ", ".join(f"{shape.num_rows}x{shape.row_length}" for shape in shapes)
     return {
-        "pairs": digest_pairs(pairs),
         "tokenizer": digest_tokenizer(tokenizer),
         "seed": str(seed),
         "batching": config.batching,
@@ -229,7 +268,8 @@ def _describe_stream(
     }
 
 
-def _check_parts(shapes: Sequence[Bucket], part_count: int) -> None:
+def check_parts(shapes: Sequence[Bucket], part_count: int) -> None:
+    """Raise InputError if batches of these shapes cannot be cut into ``part_count`` parts."""
     for num_rows, row_length in shapes:
         if num_rows % part_count:
             raise InputError(

@@ -98,7 +98,11 @@ def limit_length(
     if policy == "drop":
         return [pair for pair in pairs if longer_side(pair) <= max_length]
     return [
-        TokenizedPair(_cut(pair.source, max_length), _cut(pair.labels, max_length), pair.pair_id)
+        TokenizedPair(
+            cut_sequence(pair.source, max_length),
+            cut_sequence(pair.labels, max_length),
+            pair.pair_id,
+        )
         for pair in pairs
     ]
 
@@ -128,10 +132,10 @@ def fill_rows(
     order = np.argsort(row_indices, kind="stable")
     rows = np.asarray(row_indices)[order]
     shape = (num_rows, row_length)
-    source, source_segment_ids, source_positions = _fill_side(
+    source, source_segment_ids, source_positions = fill_side(
         [pairs[index].source for index in order], rows, shape, special.source_pad_id
     )
-    labels, target_segment_ids, target_positions = _fill_side(
+    labels, target_segment_ids, target_positions = fill_side(
         [pairs[index].labels for index in order], rows, shape, special.target_pad_id
     )
     target = np.full_like(labels, special.target_pad_id)
@@ -156,17 +160,27 @@ def fill_rows(
     )
 
 
-def _cut(ids: list[int], max_length: int) -> list[int]:
+def cut_sequence(ids: list[int], max_length: int) -> list[int]:
+    """Return at most ``max_length`` of ``ids``, the last one of them always.
+
+    >>> cut_sequence([1, 8, 9, 2], 3)
+    [1, 8, 2]
+    """
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def _fill_side(
+def fill_side(
     sequences: Sequence[Sequence[int]],
     rows: Int[np.ndarray, " N"],
     shape: tuple[int, int],
     pad_id: int,
 ) -> tuple[Int[np.ndarray, "B T"], Int[np.ndarray, "B T"], Int[np.ndarray, "B T"]]:
-    """Tokens, segment ids and positions of ``sequences``, which are ordered by row."""
+    """Write sequence ``n`` into row ``rows[n]``, behind those before it; ``rows`` must not fall.
+
+    Returns:
+        Tokens, segment ids (from 1 in each row, 0 on padding) and positions (from 0 in each
+        sequence), of ``shape``.
+    """
     tokens = np.full(shape, pad_id, dtype=np.int32)
     segment_ids = np.zeros(shape, dtype=np.int32)
     positions = np.zeros(shape, dtype=np.int32)

@@ -83,6 +83,11 @@ class Tokenizer:
         """Id of the unknown token, which no text becomes."""
         return self._processor.unk_id()
 
+    @property
+    def mask_id(self) -> int:
+        """Id that stands for a hidden token: the unknown token's, which no text becomes."""
+        return self.unk_id
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of the best segmentation of ``text``, without start and end tokens."""
         return self.encode_batch([text])[0]

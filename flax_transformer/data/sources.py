@@ -14,6 +14,7 @@ from flax_transformer.data.parallel_text import (
     read_parallel_text,
 )
 from flax_transformer.data.sentence_pair import SentencePair
+from flax_transformer.data.texts import LabelledText, read_documents, read_labelled_texts
 from flax_transformer.data.tfds_builders import default_data_dir
 from flax_transformer.data.tfds_source import load_tfds_pairs
 from flax_transformer.errors import InputError
@@ -34,6 +35,12 @@ class DataConfig:
     the stems of files ``<stem>.<language>[.gz]``, or of tables, see :func:`read_parallel_text`.
     With ``labels``, only the lines are kept whose label in ``<stem>.src`` is one of these; a test
     set without such a file is taken whole.
+
+    Texts of one language are of ``kind`` "text". Of running text the files are ``<stem>.txt[.gz]``,
+    see :func:`.texts.read_documents`, which can take a part of a file; with ``join_documents``
+    documents follow one another as one text, without it none sees another. Of texts with a class
+    the files are ``<stem>.tsv[.gz]``, see :func:`.texts.read_labelled_texts`; ``classes`` are the
+    names of the classes in the file, and ``label_first`` says which column they are.
     """
 
     kind: Literal["tfds", "text"] = "tfds"
@@ -45,6 +52,9 @@ class DataConfig:
     test: str | None = "test"
     data_dir: str | None = None
     labels: tuple[str, ...] = ()
+    join_documents: bool = True
+    classes: tuple[str, ...] = ()
+    label_first: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in ("tfds", "text"):
@@ -59,6 +69,8 @@ class DataConfig:
             )
         if self.labels and self.kind == "tfds":
             raise InputError(f"labels must be empty for kind 'tfds', got {self.labels!r}.")
+        if len(set(self.classes)) < len(self.classes):
+            raise InputError(f"classes must differ from each other, got {self.classes!r}.")
 
 
 def load_sentence_pairs(config: DataConfig, split: str) -> Sequence[SentencePair]:
@@ -82,6 +94,18 @@ def load_sentence_pairs(config: DataConfig, split: str) -> Sequence[SentencePair
     )
 
 
+def load_documents(config: DataConfig, split: str) -> list[str]:
+    """Load one split of running text, as documents; errors as :func:`.texts.read_documents`."""
+    return read_documents(_find_directory(config), split)
+
+
+def load_labelled_texts(config: DataConfig, split: str) -> list[LabelledText]:
+    """Load one split of texts with a class; errors as :func:`.texts.read_labelled_texts`."""
+    return read_labelled_texts(
+        _find_directory(config), split, config.classes, label_first=config.label_first
+    )
+
+
 def describe_direction(config: DataConfig) -> str:
     """Return the direction of translation, for people.
 
@@ -91,7 +115,7 @@ def describe_direction(config: DataConfig) -> str:
     return f"{config.source_language} → {config.target_language}"
 
 
-def _load_text_pairs(config: DataConfig, split: str) -> list[SentencePair]:
+def _find_directory(config: DataConfig) -> Path:
     root = config.data_dir or os.environ.get("FLAX_TRANSFORMER_DATA") or "."
     directory = Path(root).expanduser() / config.dataset
     if not directory.is_dir():
@@ -99,6 +123,11 @@ def _load_text_pairs(config: DataConfig, split: str) -> list[SentencePair]:
             f"dataset must be a folder below data_dir, got {directory}, which is none. "
             "Set data_dir or $FLAX_TRANSFORMER_DATA."
         )
+    return directory
+
+
+def _load_text_pairs(config: DataConfig, split: str) -> list[SentencePair]:
+    directory = _find_directory(config)
     pairs = read_parallel_text(directory, split, config.source_language, config.target_language)
     if config.labels:
         label_file = find_file(directory, f"{split}.src")

@@ -13,8 +13,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import AnyBatch
 from flax_transformer.errors import InputError
+
+MakeItems = Callable[[Sequence[int], np.random.Generator], Sequence[AnyBatch]]
+"""From the indices of a window, and a generator of its own, to rows or to batches."""
 
 # A corpus with few usable pairs may have that many windows without any, beyond an epoch of them.
 _MAX_EMPTY_WINDOWS = 100
@@ -43,7 +46,7 @@ def find_streams(
 
 
 def unfold_stream(
-    make_items: Callable[[Sequence[int], np.random.Generator], list[Batch]],
+    make_items: MakeItems,
     stream: int,
     *,
     num_streams: int,
@@ -93,11 +96,11 @@ class _JoinedIterator(grain.DatasetIterator):
         # Strings, as they are when the position comes back from JSON.
         self._streams = {str(number): it for number, it in zip(numbers, streams, strict=True)}
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> AnyBatch:
         parts = [next(stream) for stream in self._streams.values()]
         if len(parts) == 1:
             return parts[0]
-        return Batch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return type(parts[0])(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def get_state(self) -> dict[str, Any]:
         return {number: stream.get_state() for number, stream in self._streams.items()}
@@ -123,7 +126,7 @@ class _Unfold(grain.experimental.FlatMapTransform):
         self._max_empty = max_empty
         self._num_empty = 0
 
-    def flat_map(self, element: list[Batch]) -> list[Batch]:
+    def flat_map(self, element: Sequence[AnyBatch]) -> Sequence[AnyBatch]:
         self._num_empty = 0 if element else self._num_empty + 1
         if self._num_empty > self._max_empty:
             raise InputError(

@@ -9,19 +9,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import sentencepiece
 
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sentencepiece_model import Tokenizer, replace_surrogates
+from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.errors import InputError
 
 # SentencePiece's result depends on the number of threads (sums are rounded in another order), so
 # it is fixed whatever the machine.
 _TRAINING_THREADS = 4
-_DESCRIPTION_FILE = "tokenizer.json"
+DESCRIPTION_FILE = "tokenizer.json"
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,8 @@ class TokenizerConfig:
 class TranslationTokenizer:
     """The tokenizers of the two languages: the same object when the vocabulary is shared."""
 
-    source: Tokenizer
-    target: Tokenizer
+    source: TextTokenizer
+    target: TextTokenizer
 
     @property
     def shared(self) -> bool:
@@ -84,7 +87,11 @@ class TranslationTokenizer:
         own format), and ``tokenizer.json``. Each is complete or not there at all.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        tokenizers = {"shared": self.source} if self.shared else vars(self)
+        tokenizers = (
+            {"shared": self.source}
+            if self.shared
+            else {"source": self.source, "target": self.target}
+        )
         description = {
             name: {
                 "sha256": hashlib.sha256(tokenizer.model).hexdigest(),
@@ -95,7 +102,7 @@ class TranslationTokenizer:
         for name, tokenizer in tokenizers.items():
             _write_file(directory / f"{name}.model", tokenizer.model)
         text = json.dumps(description, indent=2) + "\n"
-        _write_file(directory / _DESCRIPTION_FILE, text.encode())
+        _write_file(directory / DESCRIPTION_FILE, text.encode())
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -105,7 +112,7 @@ class TranslationTokenizer:
             InputError: a file is missing, damaged or not the one that was saved; the message names
                 it.
         """
-        path = directory / _DESCRIPTION_FILE
+        path = directory / DESCRIPTION_FILE
         try:
             description = json.loads(_read_file(path))
             names = set(description)
@@ -148,11 +155,22 @@ def train_tokenizer(
     )
 
 
-def _draw_sample(pairs: Sequence[SentencePair], size: int, seed: int) -> list[SentencePair]:
-    if len(pairs) <= size:
-        return [pairs[index] for index in range(len(pairs))]
-    indices = np.random.default_rng(seed).choice(len(pairs), size=size, replace=False)
-    return [pairs[index] for index in np.sort(indices).tolist()]
+def train_text_tokenizer(
+    config: TokenizerConfig, texts: Sequence[str], *, seed: int
+) -> TranslationTokenizer:
+    """Train on a random sample of texts of one language; otherwise as :func:`train_tokenizer`.
+
+    Both sides of what it returns are the same.
+    """
+    tokenizer = _train(config, _draw_sample(texts, config.sample_size, seed), "training")
+    return TranslationTokenizer(tokenizer, tokenizer)
+
+
+def _draw_sample(items: Sequence[Item], size: int, seed: int) -> list[Item]:
+    if len(items) <= size:
+        return [items[index] for index in range(len(items))]
+    indices = np.random.default_rng(seed).choice(len(items), size=size, replace=False)
+    return [items[index] for index in np.sort(indices).tolist()]
 
 
 def _train(config: TokenizerConfig, texts: Sequence[str], side: str) -> Tokenizer:

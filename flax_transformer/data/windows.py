@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import AnyBatch, Batch
 from flax_transformer.data.bucketing import Bucket, cut_into_batches
 from flax_transformer.data.packing import pack_best_fit
 from flax_transformer.data.rows import (
@@ -93,11 +93,11 @@ class BucketedWindow:
         return batches
 
 
-def stack_rows(rows: Sequence[Batch], kept: slice = slice(None)) -> Batch:
+def stack_rows(rows: Sequence[AnyBatch], kept: slice = slice(None)) -> AnyBatch:
     """Stack those rows that are ``kept`` into a batch, whose arrays are new.
 
     >>> row = np.array([7, 8, 2])
     >>> stack_rows([Batch(*[row] * 8), Batch(*[row] * 8)]).source.tolist()
     [[7, 8, 2], [7, 8, 2]]
     """
-    return Batch(*(np.stack(arrays) for arrays in zip(*rows[kept], strict=True)))
+    return type(rows[0])(*(np.stack(arrays) for arrays in zip(*rows[kept], strict=True)))

@@ -1,29 +1,28 @@
 """An experiment from its config to its test score."""
 
 import contextlib
+import functools
 import tempfile
 import time
 from pathlib import Path
 
 import grain
+import jax
 
-from flax_transformer.array_types import Parameters
 from flax_transformer.checkpoints.attachments import Attachments, pack_files
 from flax_transformer.checkpoints.directory_lock import lock_directory
 from flax_transformer.config import ExperimentConfig, save_config
-from flax_transformer.data.pipeline import make_training_batches
-from flax_transformer.data.sources import describe_direction
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.metrics import corpus_bleu, corpus_chrf
 from flax_transformer.experiment.selection import (
     choose_on_dev,
     export_model,
     report_test_scores,
-    translate_sources,
 )
-from flax_transformer.experiment.setting import Corpus, Setting, load_corpus, make_setting
-from flax_transformer.models.parameters import abstract_parameters, num_parameters
-from flax_transformer.parallel.mesh import batch_part, make_mesh, num_batch_shards
+from flax_transformer.experiment.setting import load_corpus, make_setting
+from flax_transformer.experiment.task import Setting
+from flax_transformer.experiment.tasks import make_task
+from flax_transformer.models.parameters import num_parameters
+from flax_transformer.parallel.mesh import make_mesh
 from flax_transformer.parallel.processes import (
     do_once,
     fetch,
@@ -31,9 +30,12 @@ from flax_transformer.parallel.processes import (
     say,
     wait_for_all,
 )
-from flax_transformer.run_layout import CONFIG_FILE, TOKENIZER_DIRECTORY, TOKENS_DIRECTORY
-from flax_transformer.training.loop import DEV_SCORE, Ending, Start, train
+from flax_transformer.run_layout import CONFIG_FILE, TOKENIZER_DIRECTORY
+from flax_transformer.training.loop import Ending, Start, train
+from flax_transformer.training.lora import merge_adapters
 from flax_transformer.training.optimizer import make_optimizer, make_schedule
+from flax_transformer.training.state import abstract_trained_model, find_trained
+from flax_transformer.training.trained_part import split_parameters
 
 
 def run_experiment(
@@ -55,7 +57,8 @@ def run_experiment(
     Args:
         config: the experiment.
         workdir: where it is, or shall be.
-        init_from: a run or a model directory whose parameters and tokenizer a new run starts with.
+        init_from: a run, a model directory or a public model whose parameters and tokenizer a new
+            run starts with; see :func:`.start.take_parameters`.
         restart_data: go on with other data, or begin the same data anew.
         strict: stop at a damaged checkpoint instead of going back to an earlier one.
 
@@ -66,10 +69,12 @@ def run_experiment(
         InputError: the config, the data or what is in ``workdir`` cannot be used.
         DivergenceError: the training does no good any more.
     """
-    if config.model.architecture != "encoder_decoder":
+    is_translation = config.training.task == "translation"
+    if is_translation and config.model.architecture != "encoder_decoder":
         raise InputError(
             "model.architecture must be encoder_decoder to be trained on sentence pairs, got "
-            f"{config.model.architecture}. `flax-transformer plan` takes both."
+            f"{config.model.architecture}. `flax-transformer plan` takes all; other tasks are "
+            "chosen by training.task."
         )
     with lock_directory(workdir) if is_first_process() else contextlib.nullcontext():
         return _run(config, workdir, init_from, restart_data=restart_data, strict=strict)
@@ -85,52 +90,44 @@ def _run(
 ) -> bool:
     begin = time.perf_counter()
     mesh = make_mesh(config.mesh)
-    corpus = load_corpus(config)
-    say(f"{describe_direction(config.data)}, {_describe_sizes(corpus)}")
+    task = make_task(config.training.task)
+    corpus = load_corpus(config, task)
+    say(task.describe(config, corpus))
     setting = make_setting(
-        config, corpus, mesh, workdir, init_from=init_from, restart_data=restart_data
+        config, task, corpus, mesh, workdir, init_from=init_from, restart_data=restart_data
     )
-    batches = _make_batches(setting)
+    batches = task.make_batches(setting)
     start = Start(params=setting.initial_params, restart_data=restart_data, strict=strict)
     ending = _train(setting, batches, start)
     if ending is Ending.INTERRUPTED:
         return False
     say(f"training ended after {(time.perf_counter() - begin) / 60:.1f} minutes: {ending.value}")
-    dev_bleu = choose_on_dev(setting)
+    dev_score = choose_on_dev(setting)
     if corpus.test:
-        report_test_scores(setting, corpus.test, dev_bleu)
+        report_test_scores(setting, dev_score)
     wait_for_all("end of the run")
     return True
 
 
 def _train(setting: Setting, batches: grain.DatasetIterator, start: Start) -> Ending:
-    config, model, mesh = setting.config, setting.model, setting.mesh
-    num_steps = config.training.num_steps
+    config, task, mesh = setting.config, setting.task, setting.mesh
+    num_steps, lora = config.training.num_steps, config.training.lora
     say(
-        f"{num_parameters(abstract_parameters(model)):,} parameters, "
+        f"{_describe_parameters(setting)}, "
         f"{' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())} devices"
     )
-
-    def evaluate(params: Parameters) -> dict[str, float]:
-        hypotheses = translate_sources(
-            setting, params, setting.corpus.dev, config.evaluation.dev_beam_size
-        )
-        references = [pair.target for pair in setting.corpus.dev]
-        return {
-            DEV_SCORE: corpus_bleu(hypotheses, references).value,
-            "dev_chrf": corpus_chrf(hypotheses, references).value,
-        }
-
+    merge = jax.jit(functools.partial(merge_adapters, config=lora)) if lora.rank else lambda x: x
     result = train(
-        model,
+        setting.model,
         make_optimizer(config.optimizer, num_steps=num_steps),
         make_schedule(config.optimizer, num_steps=num_steps),
         batches,
         config=config.training,
         mesh=mesh,
         workdir=setting.workdir,
-        evaluate=evaluate,
-        export_best=lambda params: export_model(setting, fetch(params)),
+        evaluate=lambda params: task.evaluate(setting, merge(params)),
+        export_best=lambda params: export_model(setting, fetch(merge(params))),
+        dev_score=task.dev_score,
         rules=config.sharding,
         attachments=_pack_setting(setting),
         start=start,
@@ -138,6 +135,18 @@ def _train(setting: Setting, batches: grain.DatasetIterator, start: Start) -> En
         begin=lambda: do_once(lambda: _save_setting(setting, setting.workdir), "the start"),
     )
     return result.ending
+
+
+def _describe_parameters(setting: Setting) -> str:
+    """Return the number of parameters, and how many of them are trained, if not all."""
+    training = setting.config.training
+    params = abstract_trained_model(setting.model, training.lora)
+    trained = find_trained(params, frozen=training.frozen, lora=training.lora)
+    total = num_parameters(params)
+    num_trained = num_parameters(split_parameters(params, trained)[0])
+    if num_trained == total:
+        return f"{total:,} parameters"
+    return f"{total:,} parameters, {num_trained:,} trained and {total - num_trained:,} frozen"
 
 
 def _save_setting(setting: Setting, directory: Path) -> None:
@@ -150,22 +159,3 @@ def _pack_setting(setting: Setting) -> Attachments:
     with tempfile.TemporaryDirectory() as directory:
         _save_setting(setting, Path(directory))
         return pack_files(Path(directory), [CONFIG_FILE, TOKENIZER_DIRECTORY])
-
-
-def _make_batches(setting: Setting) -> grain.DatasetIterator:
-    config, part = setting.config, batch_part(setting.mesh)
-    return make_training_batches(
-        setting.corpus.train,
-        setting.tokenizer,
-        config.pipeline,
-        seed=config.training.seed,
-        part_index=part.index,
-        part_count=part.count,
-        row_multiple=num_batch_shards(setting.mesh) * config.training.accumulation_steps,
-        cache_directory=setting.workdir / TOKENS_DIRECTORY,
-    )
-
-
-def _describe_sizes(corpus: Corpus) -> str:
-    sizes = {name: pairs for name, pairs in corpus._asdict().items() if pairs}
-    return "sentence pairs: " + ", ".join(f"{len(pairs):,} {name}" for name, pairs in sizes.items())

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from flax_transformer.config import ExperimentConfig
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import AnyBatch, Batch, LabelledBatch, TextBatch
 from flax_transformer.data.bucketing import Bucket
 from flax_transformer.data.pipeline import make_shapes
 from flax_transformer.models.make_model import make_model
@@ -17,6 +17,7 @@ from flax_transformer.parallel.mesh import batch_sharding, num_batch_shards
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.program import TrainingProgram, make_program
 from flax_transformer.training.state import TrainState
+from flax_transformer.training.training_config import Task
 
 
 class CompiledStep(NamedTuple):
@@ -52,11 +53,27 @@ def compile_step(config: ExperimentConfig, mesh: Mesh) -> CompiledStep:
         make_model(config.model), optimizer, config.training, mesh, config.sharding
     )
     shape = largest_batch(config, mesh)
-    tokens = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
-    batch = Batch._make(tokens for _ in Batch._fields)
+    batch = abstract_batch(config.training.task, shape, mesh)
     train_step = cast(jax.stages.Wrapped, program.train_step)
     executable = train_step.lower(program.abstract_state, batch).compile()
     return CompiledStep(executable, program, shape)
+
+
+def abstract_batch(task: Task, shape: Bucket, mesh: Mesh) -> AnyBatch:
+    """Return the shapes of a batch of a task, with their shardings."""
+    rows, labels = (
+        jax.ShapeDtypeStruct(axes, jnp.int32, sharding=batch_sharding(mesh))
+        for axes in (shape, shape[:1])
+    )
+    match task:
+        case "translation":
+            return Batch._make(rows for _ in Batch._fields)
+        case "sequence_classification":
+            return LabelledBatch._make(
+                labels if name == "labels" else rows for name in LabelledBatch._fields
+            )
+        case "language_modelling" | "masked_language_modelling":
+            return TextBatch._make(rows for _ in TextBatch._fields)
 
 
 def largest_batch(config: ExperimentConfig, mesh: Mesh) -> Bucket:

@@ -31,13 +31,14 @@ from flax_transformer.training.program import TrainingProgram, make_program
 from flax_transformer.training.progress import BestScore, StepMeter
 from flax_transformer.training.state import TrainState
 from flax_transformer.training.step import TrainStep
+from flax_transformer.training.trained_part import join_parameters
 from flax_transformer.training.training_config import TrainingConfig
 
 DEV_SCORE = "dev_bleu"
-"""The metric that chooses the best checkpoint and stops a run early; higher is better."""
+"""The metric that chooses the best checkpoint of a translation model and stops a run early."""
 
 Evaluate: TypeAlias = Callable[[Parameters], Mapping[str, float]]
-"""Measure parameters on the dev set; the result holds DEV_SCORE."""
+"""Measure parameters on the dev set; the result holds the metric that chooses among them."""
 
 ExportBest: TypeAlias = Callable[[Parameters], None]
 """Store parameters that scored higher than all before them."""
@@ -56,7 +57,8 @@ class Start:
     """What a run begins with; the default is the latest sound checkpoint, or else nothing.
 
     Attributes:
-        params: parameters to start from where there is no checkpoint; None for random ones.
+        params: parameters to start from where there is no checkpoint; those that are not among
+            them, and all if it is None, are random.
         restart_data: with a checkpoint, begin the data anew all the same.
         strict: with a damaged checkpoint, stop instead of going back to an earlier one.
     """
@@ -84,6 +86,7 @@ def train(
     workdir: Path,
     evaluate: Evaluate,
     export_best: ExportBest,
+    dev_score: str = DEV_SCORE,
     rules: ShardingRules = ShardingRules(),
     attachments: Attachments | None = None,
     start: Start = Start(),
@@ -104,6 +107,7 @@ def train(
         workdir: holds the checkpoints and the log.
         evaluate: measures parameters on the dev set; every process calls it.
         export_best: stores parameters that scored best so far; every process calls it.
+        dev_score: the metric of ``evaluate`` that says which are the best; higher is better.
         rules: how arrays lie on the mesh.
         attachments: files that every checkpoint carries, such as config and tokenizer.
         start: what to begin with.
@@ -118,27 +122,19 @@ def train(
         workdir / CHECKPOINT_DIRECTORY,
         keep_last=config.keep_last,
         keep_best=config.keep_best,
-        best_metric=DEV_SCORE,
+        best_metric=dev_score,
         attachments=attachments,
     ) as checkpointer:
-        state = checkpointer.restore_latest(
-            like=program.abstract_state,
-            batches=None if start.restart_data else batches,
-            strict=start.strict,
-        )
+        state = _restore_state(checkpointer, program, config, start, batches)
         if state is None:
             state = _first_state(program, config, start, mesh, rules)
-        else:
-            say(f"resuming after step {int(state.step):,} of {config.num_steps:,}")
         start_step = int(state.step)
         begin()
         metrics = checkpointer.metrics(start_step)
+        advise = functools.partial(_advise, checkpointer)
         examples = ExamplesLog(workdir, start_step=start_step, every_step=config.log_examples)
         with MetricsLog(
-            workdir,
-            num_steps=config.num_steps,
-            start_step=start_step,
-            progress=is_first_process(),
+            workdir, num_steps=config.num_steps, start_step=start_step, progress=is_first_process()
         ) as log:
             loop = _Loop(
                 train_step=program.train_step,
@@ -149,16 +145,30 @@ def train(
                 log=log,
                 examples=examples,
                 best=BestScore.from_metrics(metrics),
-                watch=DivergenceWatch(
-                    config,
-                    functools.partial(_advise, checkpointer),
-                    start_step=start_step,
-                    metrics=metrics,
-                ),
+                watch=DivergenceWatch(config, advise, start_step=start_step, metrics=metrics),
                 evaluate=evaluate,
                 export_best=export_best,
+                dev_score=dev_score,
             )
             return loop.run(state, batches)
+
+
+def _restore_state(
+    checkpointer: Checkpointer,
+    program: TrainingProgram,
+    config: TrainingConfig,
+    start: Start,
+    batches: grain.DatasetIterator,
+) -> TrainState | None:
+    """Return the state of the latest sound checkpoint, and set ``batches`` to its position."""
+    state = checkpointer.restore_latest(
+        like=program.abstract_state,
+        batches=None if start.restart_data else batches,
+        strict=start.strict,
+    )
+    if state is not None:
+        say(f"resuming after step {int(state.step):,} of {config.num_steps:,}")
+    return state
 
 
 def _first_state(
@@ -172,7 +182,8 @@ def _first_state(
     state = program.init_state(jax.random.key(config.seed))
     if start.params is None:
         return state
-    return state.replace(params=place_parameters(start.params, mesh, rules))
+    given = place_parameters(start.params, mesh, rules)
+    return state.replace(params=join_parameters(state.params, given))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,6 +201,7 @@ class _Loop:
     watch: DivergenceWatch
     evaluate: Evaluate
     export_best: ExportBest
+    dev_score: str
 
     def run(self, state: TrainState, batches: grain.DatasetIterator) -> TrainingResult:
         """Train to the last step, or until something ends the run."""
@@ -205,7 +217,8 @@ class _Loop:
         is_evaluation_due = is_save_due = False
         with InterruptionGuard() as interruption:
             # The evaluation of this step failed, or nobody asked for it when the step was saved.
-            if self._is_evaluation_due(step) and DEV_SCORE not in self.checkpointer.metrics(step):
+            known = self.checkpointer.metrics(step)
+            if self._is_evaluation_due(step) and self.dev_score not in known:
                 self._evaluate_and_save(state, batches)
             while step < config.num_steps and not self._is_exhausted():
                 batch = next(batches)
@@ -270,7 +283,7 @@ class _Loop:
             scores = dict(self.evaluate(state.params))
             # Before the checkpoint, which remembers the score: should the process die in between,
             # the evaluation is repeated.
-            if self.best.update(scores[DEV_SCORE]):
+            if self.best.update(scores[self.dev_score]):
                 self.export_best(state.params)
         except Exception:  # what has been trained shall not be lost with an evaluation
             self.checkpointer.save(state, batches, metrics=before)

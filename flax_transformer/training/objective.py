@@ -1,27 +1,31 @@
 """What training minimises: the loss of a model on a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Float, Int, Key, Parameters
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import AnyBatch, Batch, LabelledBatch
 from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.encoder_only import EncoderOnly
 from flax_transformer.models.make_model import Model
-from flax_transformer.training.losses import linear_cross_entropy
+from flax_transformer.nn.embedding import OutputProjection
+from flax_transformer.training.losses import cross_entropy, linear_cross_entropy
 
 LogitsDtype: TypeAlias = Literal["float32", "bfloat16"]
+Scoring: TypeAlias = tuple[Float[Array, "B T D"], OutputProjection]
+"""Final states, and what they are scored with."""
 
 
 class LossSums(NamedTuple):
-    """Sums over the target tokens of a batch; sums add up over parts of a batch, means do not.
+    """Sums over the labels of a batch; sums add up over parts of a batch, means do not.
 
     Attributes:
         loss: label-smoothed cross-entropy, in nats.
         nll: negative log-probability, in nats.
-        num_tokens: target tokens.
+        num_tokens: what is predicted: target tokens, or, of texts with a class, texts.
     """
 
     loss: Float[Array, ""]
@@ -29,8 +33,8 @@ class LossSums(NamedTuple):
     num_tokens: Int[Array, ""]
 
 
-LossFunction: TypeAlias = Callable[[Parameters, Batch, Key[Array, ""] | None], LossSums]
-"""Adds up the losses of a batch's target tokens; without dropout if there is no key."""
+LossFunction: TypeAlias = Callable[[Parameters, AnyBatch, Key[Array, ""] | None], LossSums]
+"""Adds up the losses of a batch's labels; without dropout if there is no key."""
 
 
 def make_loss_function(
@@ -40,43 +44,61 @@ def make_loss_function(
     vocab_chunks: int = 1,
     logits_dtype: LogitsDtype = "float32",
 ) -> LossFunction:
-    """Make the loss of predicting each target token; see :func:`.losses.linear_cross_entropy`.
+    """Make the loss of predicting each label; see :func:`.losses.linear_cross_entropy`.
 
-    An encoder-decoder reads the batch's source; a decoder alone reads its target only.
+    The kind of the batch says what is predicted: tokens of a target (:class:`Batch`; a decoder
+    alone does not read the source), tokens of a text (:class:`TextBatch`), or the class of a text
+    (:class:`LabelledBatch`), for which ``vocab_chunks`` and ``logits_dtype`` do not matter.
     """
 
     def loss_function(
-        params: Parameters, batch: Batch, dropout_key: Key[Array, ""] | None
+        params: Parameters, batch: AnyBatch, dropout_key: Key[Array, ""] | None
     ) -> LossSums:
-        states, table = model.apply(
+        result = model.apply(
             {"params": params},
             {name: jnp.asarray(rows) for name, rows in batch._asdict().items()},
             deterministic=dropout_key is None,
             rngs={} if dropout_key is None else {"dropout": dropout_key},
-            method=_read_pairs if isinstance(model, EncoderDecoder) else _read_targets,
+            method=_choose_reading(model, batch),
         )
-        losses = linear_cross_entropy(
-            states,
-            table,
-            jnp.asarray(batch.labels),
-            label_smoothing=label_smoothing,
-            vocab_chunks=vocab_chunks,
-            product_dtype=model.config.product_dtype or model.config.compute_dtype,
-            logits_dtype=logits_dtype,
-        )
-        is_token = batch.target_segment_ids != 0
+        if isinstance(batch, LabelledBatch):
+            labels = jnp.asarray(batch.labels)[:, None]
+            losses = cross_entropy(result[:, None], labels, label_smoothing=label_smoothing)
+            is_label = labels >= 0
+        else:
+            states, projection = result
+            losses = linear_cross_entropy(
+                states,
+                projection,
+                jnp.asarray(batch.labels),
+                label_smoothing=label_smoothing,
+                vocab_chunks=vocab_chunks,
+                product_dtype=model.config.product_dtype or model.config.compute_dtype,
+                logits_dtype=logits_dtype,
+            )
+            where = batch.target_segment_ids if isinstance(batch, Batch) else batch.is_predicted
+            is_label = where != 0
         return LossSums(
-            loss=jnp.where(is_token, losses.smoothed, 0.0).sum(),
-            nll=jnp.where(is_token, losses.nll, 0.0).sum(),
-            num_tokens=is_token.sum(),
+            loss=jnp.where(is_label, losses.smoothed, 0.0).sum(),
+            nll=jnp.where(is_label, losses.nll, 0.0).sum(),
+            num_tokens=is_label.sum(),
         )
 
     return loss_function
 
 
+def _choose_reading(model: Model, batch: AnyBatch) -> Callable[..., Any]:
+    """Return the method of ``model`` that reads such a batch."""
+    if isinstance(batch, LabelledBatch):
+        return _classify
+    if isinstance(batch, Batch):
+        return _read_pairs if isinstance(model, EncoderDecoder) else _read_targets
+    return _restore_text if isinstance(model, EncoderOnly) else _continue_text
+
+
 def _read_pairs(
     model: EncoderDecoder, batch: Mapping[str, Int[Array, "B T"]], *, deterministic: bool
-) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
+) -> Scoring:
     encoded = model.encode(
         batch["source"],
         segment_ids=batch["source_segment_ids"],
@@ -91,16 +113,46 @@ def _read_pairs(
         positions=batch["target_positions"],
         deterministic=deterministic,
     )
-    return states, model.output_table()
+    return states, model.output_projection()
 
 
 def _read_targets(
     model: DecoderOnly, batch: Mapping[str, Int[Array, "B T"]], *, deterministic: bool
-) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
+) -> Scoring:
     states = model.decode(
         batch["target"],
         segment_ids=batch["target_segment_ids"],
         positions=batch["target_positions"],
         deterministic=deterministic,
     )
-    return states, model.output_table()
+    return states, model.output_projection()
+
+
+def _continue_text(
+    model: DecoderOnly, batch: Mapping[str, Int[Array, "B T"]], *, deterministic: bool
+) -> Scoring:
+    states = model.decode(
+        batch["tokens"],
+        segment_ids=batch["segment_ids"],
+        positions=batch["positions"],
+        deterministic=deterministic,
+    )
+    return states, model.output_projection()
+
+
+def _restore_text(
+    model: EncoderOnly, batch: Mapping[str, Int[Array, "B T"]], *, deterministic: bool
+) -> Scoring:
+    states = model.encode(
+        batch["tokens"],
+        segment_ids=batch["segment_ids"],
+        positions=batch["positions"],
+        deterministic=deterministic,
+    )
+    return model.masked_lm_head(states), model.output_projection()
+
+
+def _classify(
+    model: EncoderOnly, batch: Mapping[str, Int[Array, "B ..."]], *, deterministic: bool
+) -> Float[Array, "B labels"]:
+    return model(batch["tokens"], batch["segment_ids"] != 0, deterministic=deterministic)

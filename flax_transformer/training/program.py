@@ -12,8 +12,14 @@ from flax_transformer.array_types import Array, Key
 from flax_transformer.models.make_model import Model
 from flax_transformer.parallel.parameter_sharding import placed_shapes
 from flax_transformer.parallel.sharding_rules import ShardingRules
+from flax_transformer.training.lora import merge_adapters
 from flax_transformer.training.objective import make_loss_function
-from flax_transformer.training.state import TrainState, init_state
+from flax_transformer.training.state import (
+    TrainState,
+    abstract_trained_model,
+    find_trained,
+    init_state,
+)
 from flax_transformer.training.step import TrainStep, make_train_step
 from flax_transformer.training.training_config import TrainingConfig
 
@@ -45,7 +51,17 @@ def make_program(
     Raises:
         InputError: the parameters do not fit the mesh or the rules.
     """
-    make_state = functools.partial(init_state, model, optimizer, loss_scale=config.loss_scale)
+    trained = find_trained(
+        abstract_trained_model(model, config.lora), frozen=config.frozen, lora=config.lora
+    )
+    make_state = functools.partial(
+        init_state,
+        model,
+        optimizer,
+        loss_scale=config.loss_scale,
+        lora=config.lora,
+        trained=trained,
+    )
     abstract_state = placed_shapes(jax.eval_shape(make_state, jax.random.key(0)), mesh, rules)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     loss_function = make_loss_function(
@@ -55,12 +71,13 @@ def make_program(
         logits_dtype=config.logits_dtype,
     )
     train_step = make_train_step(
-        loss_function,
+        lambda params, batch, key: loss_function(merge_adapters(params, config.lora), batch, key),
         optimizer,
         mesh=mesh,
         rules=rules,
         accumulation_steps=config.accumulation_steps,
         loss_scale=config.loss_scale,
+        trained=trained,
     )
     return TrainingProgram(
         init_state=jax.jit(make_state, out_shardings=shardings),

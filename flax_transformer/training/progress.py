@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
-from flax_transformer.data.batch import Batch, batch_pair_ids, padding_fraction
+from flax_transformer.data.batch import AnyBatch, batch_pair_ids, padding_fraction
 from flax_transformer.training.divergence import StepOutcome
 from flax_transformer.training.step import StepMetrics
 
@@ -31,14 +31,14 @@ class StepMeter:
 
     def __init__(self, check_step: Callable[[StepOutcome], None]) -> None:
         self._check_step = check_step
-        self._unread: tuple[int, StepMetrics, Batch] | None = None
+        self._unread: tuple[int, StepMetrics, AnyBatch] | None = None
         self._gradient_norm = math.nan
         self._num_skipped = 0
         self.is_skipping = False
         self._loss_scale = 1.0
         self._clear()
 
-    def add(self, step: int, metrics: StepMetrics, batch: Batch) -> None:
+    def add(self, step: int, metrics: StepMetrics, batch: AnyBatch) -> None:
         """Take the metrics of a step just begun, and read those of the step before it."""
         self.flush()
         self._unread = (step, metrics, batch)

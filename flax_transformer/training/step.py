@@ -1,6 +1,6 @@
 """One training step: loss, gradients, update; compiled once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -9,13 +9,14 @@ import optax
 from jax.sharding import Mesh
 
 from flax_transformer.array_types import Array, Float, Int, Key, Parameters
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import AnyBatch
 from flax_transformer.parallel.activation_sharding import sharded_activations
 from flax_transformer.parallel.parameter_sharding import parameter_shardings
 from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.training.guard import LossScaleConfig, advance_guard
 from flax_transformer.training.objective import LossFunction, LossSums
 from flax_transformer.training.state import TrainState
+from flax_transformer.training.trained_part import join_parameters, split_parameters
 
 
 class StepMetrics(NamedTuple):
@@ -40,7 +41,7 @@ class StepMetrics(NamedTuple):
     loss_scale: Float[Array, ""]
 
 
-TrainStep: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+TrainStep: TypeAlias = Callable[[TrainState, AnyBatch], tuple[TrainState, StepMetrics]]
 
 
 def make_train_step(
@@ -51,6 +52,7 @@ def make_train_step(
     rules: ShardingRules = ShardingRules(),
     accumulation_steps: int = 1,
     loss_scale: LossScaleConfig = LossScaleConfig(),
+    trained: Collection[str] | None = None,
 ) -> TrainStep:
     """Make the function of a step, to be jitted with its state donated.
 
@@ -66,25 +68,34 @@ def make_train_step(
         rules: how arrays lie on them.
         accumulation_steps: parts that a batch is computed in.
         loss_scale: scaling of the loss, for float16.
+        trained: paths of the parameters that are trained; None for all. Of the others no gradient
+            is taken, and they stay as they are.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.dropout_key), state.step)
         # A mean's gradients fit into float16, where those of a sum over a batch may not.
         scale = 1.0 if loss_scale.initial is None else state.guard.loss_scale / batch.labels.size
+        params, frozen = split_parameters(state.params, trained)
         gradients, sums = accumulate_gradients(
-            loss_function, state.params, batch, key, scale=scale, num_parts=accumulation_steps
+            lambda params, batch, key: loss_function(join_parameters(params, frozen), batch, key),
+            params,
+            batch,
+            key,
+            scale=scale,
+            num_parts=accumulation_steps,
         )
         # A batch of padding alone has no mean: its gradients are zero, and so shall its loss be.
         num_tokens = jnp.maximum(sums.num_tokens, 1)
         gradients = jax.tree.map(lambda gradient: gradient / (num_tokens * scale), gradients)
-        shardings = parameter_shardings(state.params, mesh, rules)
+        shardings = parameter_shardings(params, mesh, rules)
         gradients = jax.lax.with_sharding_constraint(gradients, shardings)
         gradient_norm = optax.global_norm(gradients)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
         is_finite = jnp.isfinite(sums.loss) & jnp.isfinite(gradient_norm)
         updated = state.replace(
-            params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state
+            params=join_parameters(optax.apply_updates(params, updates), frozen),
+            optimizer_state=optimizer_state,
         )
         new_state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, state)
         guard = advance_guard(state.guard, is_finite, loss_scale)
@@ -99,7 +110,7 @@ def make_train_step(
         )
         return new_state.replace(step=state.step + 1, guard=guard), metrics
 
-    def placed_train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+    def placed_train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, StepMetrics]:
         with sharded_activations(mesh, rules):
             return train_step(state, batch)
 
@@ -109,7 +120,7 @@ def make_train_step(
 def accumulate_gradients(
     loss_function: LossFunction,
     params: Parameters,
-    batch: Batch,
+    batch: AnyBatch,
     key: Key[Array, ""],
     *,
     scale: Float[Array, ""] | float,
@@ -121,12 +132,12 @@ def accumulate_gradients(
     """
 
     def scaled_loss(
-        params: Parameters, batch: Batch, key: Key[Array, ""]
+        params: Parameters, batch: AnyBatch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], LossSums]:
         sums = loss_function(params, batch, key)
         return sums.loss * scale, sums
 
-    def gradients_and_sums(batch: Batch, key: Key[Array, ""]) -> tuple[Parameters, LossSums]:
+    def gradients_and_sums(batch: AnyBatch, key: Key[Array, ""]) -> tuple[Parameters, LossSums]:
         gradients, sums = jax.grad(scaled_loss, has_aux=True)(params, batch, key)
         return jax.tree.map(lambda gradient: gradient.astype(jnp.float32), gradients), sums
 
@@ -146,7 +157,7 @@ def accumulate_gradients(
     return total
 
 
-def split_rows(batch: Batch, num_parts: int) -> Batch:
+def split_rows(batch: AnyBatch, num_parts: int) -> AnyBatch:
     """Split ``[B, …]`` into ``[num_parts, B / num_parts, …]``, row i to part i modulo num_parts.
 
     Every part has rows of every device's share, so that nothing moves between devices.

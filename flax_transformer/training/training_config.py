@@ -2,10 +2,18 @@
 
 import dataclasses
 import typing
+from typing import Literal, TypeAlias
 
 from flax_transformer.errors import InputError
 from flax_transformer.training.guard import LossScaleConfig
+from flax_transformer.training.lora import LoraConfig
 from flax_transformer.training.objective import LogitsDtype
+from flax_transformer.training.trained_part import check_patterns
+
+Task: TypeAlias = Literal[
+    "translation", "language_modelling", "masked_language_modelling", "sequence_classification"
+]
+"""What a model learns: from sentence pairs, from running text, or from texts with a class each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,6 +21,7 @@ class TrainingConfig:
     """How long to train, and what to do how often.
 
     Attributes:
+        task: what the model learns.
         num_steps: updates of the parameters, those counted that are left out.
         checkpoint_every: steps between checkpoints; each evaluation makes one, too. None is made
             while updates are left out: it is put off.
@@ -26,6 +35,12 @@ class TrainingConfig:
             result is the same.
         logits_dtype: of the logits; the sums over them are float32.
         loss_scale: scaling of the loss, for ``model.compute_dtype`` float16.
+        frozen: regular expressions, looked for in the paths of parameters, such as ``encoder/``:
+            these stay what they are at the start, and the optimizer keeps nothing for them.
+        lora: low-rank adapters, which are trained in place of the kernels.
+        adopt_architecture: where a run starts from another model, let the model be as that one,
+            but for its head, its dropout, its dtypes, and how its layers are computed. Otherwise
+            it must fit the config's.
         max_skipped_steps: stop after this many updates in a row that were left out because the
             loss or the gradient was not finite.
         max_loss_rise: stop when the loss, averaged over some 20 steps, is this many nats a token
@@ -39,6 +54,7 @@ class TrainingConfig:
             no average.
     """
 
+    task: Task = "translation"
     num_steps: int = 100_000
     checkpoint_every: int = 1000
     eval_every: int = 1000
@@ -49,6 +65,9 @@ class TrainingConfig:
     vocab_chunks: int = 1
     logits_dtype: LogitsDtype = "float32"
     loss_scale: LossScaleConfig = LossScaleConfig()
+    frozen: tuple[str, ...] = ()
+    lora: LoraConfig = LoraConfig()
+    adopt_architecture: bool = False
     max_skipped_steps: int = 10
     max_loss_rise: float | None = 3.0
     log_examples: bool = False
@@ -79,10 +98,21 @@ class TrainingConfig:
             raise InputError(
                 f"training.label_smoothing must lie in [0, 1), got {self.label_smoothing}."
             )
+        if self.task not in typing.get_args(Task):
+            raise InputError(
+                f"training.task must be one of {', '.join(typing.get_args(Task))}, "
+                f"got {self.task!r}."
+            )
         if self.logits_dtype not in typing.get_args(LogitsDtype):
             raise InputError(
                 f"training.logits_dtype must be one of {', '.join(typing.get_args(LogitsDtype))}, "
                 f"got {self.logits_dtype!r}."
+            )
+        check_patterns(self.frozen, name="training.frozen")
+        if self.frozen and self.lora.rank:
+            raise InputError(
+                "training.frozen must be empty with training.lora.rank, where all is frozen but "
+                f"the adapters and training.lora.trained, got {list(self.frozen)}."
             )
         if self.max_loss_rise is not None and not self.max_loss_rise > 0.0:
             raise InputError(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import Batch, LabelledBatch, TextBatch
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.models.transformer_config import TransformerConfig
@@ -80,6 +80,60 @@ def compute():
         return sums, gradients
 
     return compute
+
+
+ENCODER_ONLY = dataclasses.replace(
+    ENCODER_DECODER, architecture="encoder_only", num_decoder_layers=0, output_bias=True
+)
+MASKED_LM = dataclasses.replace(ENCODER_ONLY, head="masked_lm")
+CLASSIFIER = dataclasses.replace(
+    ENCODER_ONLY, head="sequence_classification", pooler="tanh", num_labels=5
+)
+
+
+@pytest.mark.parametrize("config", [DECODER_ONLY, MASKED_LM], ids=["causal", "masked"])
+def test_of_text_the_tokens_that_are_predicted_are_added_up(compute, batch, config):
+    is_predicted = np.zeros((B, T), np.int32)
+    is_predicted[0, [1, 3]] = is_predicted[1, 2:] = 1
+    rows = TextBatch(
+        tokens=batch.target,
+        segment_ids=batch.target_segment_ids,
+        positions=batch.target_positions,
+        labels=batch.labels,
+        is_predicted=is_predicted,
+        pair_ids=batch.pair_ids,
+    )
+    sums, _ = compute(config, rows)
+    logits = jit(make_model(config).apply)(
+        {"params": make_params(config)},
+        rows.tokens,
+        segment_ids=rows.segment_ids,
+        positions=rows.positions,
+    )
+    losses = cross_entropy(logits, jnp.asarray(rows.labels), label_smoothing=0.1)
+    assert int(sums.num_tokens) == is_predicted.sum() == 7
+    np.testing.assert_allclose(sums.loss, losses.smoothed[is_predicted == 1].sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums.nll, losses.nll[is_predicted == 1].sum(), rtol=1e-5)
+
+
+def test_of_texts_with_a_class_the_classes_are_added_up(compute, batch):
+    is_token = np.array([[1] * 4 + [0] * 3, [0] * T], np.int32)
+    rows = LabelledBatch(
+        tokens=batch.target,
+        segment_ids=is_token,
+        positions=np.tile(np.arange(T, dtype=np.int32), (B, 1)),
+        labels=np.array([3, -1], np.int32),
+        pair_ids=is_token - 1,
+    )
+    sums, gradients = compute(CLASSIFIER, rows)
+    logits = jit(make_model(CLASSIFIER).apply)(
+        {"params": make_params(CLASSIFIER)}, rows.tokens[:1, :4]
+    )
+    expected = cross_entropy(logits[:, None], jnp.array([[3]]), label_smoothing=0.1)
+    assert int(sums.num_tokens) == 1
+    np.testing.assert_allclose(sums.loss, expected.smoothed[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(sums.nll, expected.nll[0, 0], rtol=1e-5)
+    chex.assert_tree_all_finite(gradients)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
