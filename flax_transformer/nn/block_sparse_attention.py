@@ -1,0 +1,111 @@
+"""Attention between blocks of long inputs, at a cost that grows with the length alone."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from flax_transformer.array_types import Array, Bool, Float, Key
+from flax_transformer.errors import InputError
+from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig, block_pattern
+from flax_transformer.nn.chunked_attention import CHUNK_SIZE
+from flax_transformer.nn.schedules import schedule_pairs, schedule_pattern, split_evenly
+from flax_transformer.nn.tiled_attention import tiled_attention
+from flax_transformer.nn.tiles import TileConfig
+
+BLOCKS_PER_STEP = 8
+"""So that what a step works on fits the cache of a core."""
+
+
+def block_sparse_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B T K H"],
+    value: Float[Array, "B T K H"],
+    config: BlockSparseConfig,
+    *,
+    key_mask: Bool[Array, "B T"] | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+    product_dtype: DTypeLike | None = None,
+    blocks_per_step: int = BLOCKS_PER_STEP,
+) -> Float[Array, "B T N H"]:
+    """Return dot-product attention under :func:`.block_sparse_pattern.block_sparse_mask`.
+
+    Of the products of dense attention only those of blocks that attend to each other are computed,
+    so time and memory grow linearly with T. Rounding apart, results and gradients are the same,
+    and so is the mask of dropout.
+
+    Args:
+        query: one vector for each position and head that attends.
+        key: one vector for each position and head that is attended to; where there are fewer heads
+            than of ``query``, neighbouring query heads share one.
+        value: what is averaged.
+        config: which blocks attend to which.
+        key_mask: True for what may be attended to, such as tokens that are not padding; None for
+            everything. A query that may attend nowhere gets zeros.
+        causal: let position t attend to those up to and including t only.
+        scale: of the logits; None for ``1 / √H``.
+        dropout_rate: of the weights; needs ``dropout_key``.
+        dropout_key: typed random key; None for no dropout.
+        product_dtype: of the operands of both products; None for that of ``query``.
+        blocks_per_step: query blocks worked on together: more of them take more memory, and fewer
+            steps.
+
+    Raises:
+        InputError: ``blocks_per_step`` is not positive, or the query heads cannot share the key
+            heads evenly.
+
+    >>> ones = jnp.ones((1, 7, 2, 5))
+    >>> config = BlockSparseConfig(block_size=2)
+    >>> bool(jnp.allclose(block_sparse_attention(ones, ones, ones, config), 1.0))
+    True
+    """
+    if blocks_per_step < 1:
+        raise InputError(f"blocks_per_step must be at least 1, got {blocks_per_step}.")
+    length, size = query.shape[1], config.block_size
+    num_blocks = -(-length // size)
+    pattern = block_pattern(config, num_blocks, causal=causal)
+    attend = functools.partial(
+        tiled_attention,
+        key=key,
+        value=value,
+        key_segment_ids=None if key_mask is None else key_mask.astype(int),
+        dropout_key=dropout_key,
+        scale=scale,
+    )
+    table = TileConfig(
+        num_rows=length,
+        num_columns=length,
+        has_spare_columns=True,
+        causal=causal,
+        dropout_rate=dropout_rate,
+        product_dtype=jnp.dtype(product_dtype or query.dtype),
+    )
+    attended = []
+    num_dense = min(config.num_global_blocks, num_blocks)
+    first_sparse = min(num_dense * size, length)
+    if num_dense > 0:
+        rows = split_evenly(first_sparse, CHUNK_SIZE)
+        columns = split_evenly(length, CHUNK_SIZE)
+        dense = attend(
+            query[:, :first_sparse],
+            config=table,
+            row_shape=(rows[0], 1, rows[1]),
+            column_shape=columns,
+            schedule=schedule_pairs(rows, columns, causal=causal),
+        )
+        attended.append(dense)
+    if num_dense < num_blocks:
+        blocks_per_step = min(blocks_per_step, num_blocks - num_dense)
+        sparse = attend(
+            query[:, first_sparse:],
+            config=dataclasses.replace(table, first_row=first_sparse),
+            row_shape=(-(-(num_blocks - num_dense) // blocks_per_step), blocks_per_step, size),
+            column_shape=(num_blocks, size),
+            schedule=schedule_pattern(pattern[num_dense:], blocks_per_step),
+        )
+        attended.append(sparse)
+    return jnp.concatenate(attended, axis=1)
