@@ -27,6 +27,7 @@ def get_config() -> ExperimentConfig:
             num_decoder_layers=0,
             num_heads=4,
             feed_forward_dim=128,
+            pre_norm=True,
             dropout_rate=0.3,
             max_positions=128,
             head="sequence_classification",
@@ -47,7 +48,7 @@ def get_config() -> ExperimentConfig:
         ),
         optimizer=OptimizerConfig(
             name="adamw",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             schedule="cosine",
             warmup_steps=100,
             epsilon=1e-8,
@@ -55,7 +56,7 @@ def get_config() -> ExperimentConfig:
         ),
         training=TrainingConfig(
             task="sequence_classification",
-            num_steps=1000,
+            num_steps=700,
             eval_every=100,
             checkpoint_every=100,
             log_every=50,

@@ -123,7 +123,7 @@ def test_perplexity_does_not_depend_on_how_text_is_cut_into_batches(runs, data_d
 def test_a_classifier_knows_what_it_was_trained_on(data_dir, tmp_path):
     config = make_text_experiment("sequence_classification", data_dir)
     config = replace(config, "data", dev="train", test="train")
-    config = replace(config, "training", num_steps=60, eval_every=60, checkpoint_every=60)
+    config = replace(config, "training", num_steps=120, eval_every=120, checkpoint_every=120)
     assert run_experiment(config, tmp_path)
     assert read_results(tmp_path)["test_accuracy"] == 100.0
 

@@ -102,6 +102,13 @@ PUBLIC_SHAPES: dict[str, dict[str, Any]] = {
         "position_encoding": "learned",
         "position_offset": 2,
     },
+    "BartModel": {
+        **_PAIR,
+        "embedding_norm": True,
+        "position_encoding": "learned",
+        "position_offset": 2,
+        "output_bias": False,
+    },
     "MarianMTModel": {**_PAIR, "sinusoid_layout": "halves"},
 }
 """The fields of a config of each class, beside sizes."""

@@ -56,8 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         results = read_json_object(directory / RESULTS_FILE)
     seconds = None if experiment is None else measure_run_time(directory)
     pretrained = load_pretrained(directory)
+    name = directory.resolve().name if arguments.model.exists() else arguments.model
     sections = {
-        f"# {directory.resolve().name}": describe_model(pretrained),
+        f"# {name}": describe_model(pretrained),
         "## Sizes": describe_sizes(pretrained),
         "## Data": describe_data(experiment),
         "## Scores": describe_scores(results),

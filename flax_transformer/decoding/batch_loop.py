@@ -12,10 +12,10 @@ from flax_transformer.decoding.programs import Task
 from flax_transformer.decoding.search import SearchState
 from flax_transformer.parallel.processes import fetch
 
-_LEAVE_FACTOR = 4
+_LEAVE_FACTOR = 8
 """A batch becomes so many times smaller at once: each size is compiled for itself."""
 
-_FEWEST_ROWS = 8
+_FEWEST_ROWS = 4
 """A batch becomes no smaller than this: the weights take their time even for a single row."""
 
 _NO_ROW = -1
@@ -66,7 +66,7 @@ def _choose_rows(is_done: Bool[np.ndarray, " B"]) -> Int[np.ndarray, " C"]:
     """Return the rows that go on, and as many that are done as the next batch size needs.
 
     >>> _choose_rows(np.arange(32) != 9)
-    array([0, 1, 2, 3, 4, 5, 6, 9])
+    array([0, 1, 2, 9])
     """
     num_rows, num_left = len(is_done), int((~is_done).sum())
     while 0 < num_left <= _smaller_size(num_rows):

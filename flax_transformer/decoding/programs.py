@@ -1,7 +1,7 @@
 """The compiled parts of decoding with a model; between them the host looks at the search.
 
 Each is compiled once for each shape of the search's state, strategy and model. The room of a state
-is 16, 32, 64, … and the maximum length, so that there are few shapes, and a search that ends early
+is 16, 32, 64, 96, … and the maximum length, so that there are few shapes, and a search that ends early
 never pays for a long one.
 """
 
@@ -69,14 +69,22 @@ def first_room(max_length: int) -> int:
 
 
 def next_room(room: int, max_length: int) -> int:
-    """Return the room that follows ``room``: twice as much, or all where that is not much more.
+    """Return the room that follows: the next of 32, 64, 96, 128, 192, 256, 384, …, or all.
 
-    >>> next_room(16, 100), next_room(32, 100), next_room(64, 100)
-    (32, 64, 100)
-    >>> next_room(16, 48)
-    48
+    All, where that is less than a third more.
+
+    >>> rooms = [16]
+    >>> while rooms[-1] < 300:
+    ...     rooms.append(next_room(rooms[-1], 300))
+    >>> rooms
+    [16, 32, 64, 96, 128, 192, 300]
+    >>> next_room(16, 42)
+    42
     """
-    return max_length if max_length <= 3 * room else 2 * room
+    power = 1 << room.bit_length()  # of two, the next one
+    # Steps as long as the cache is short: each is compiled for itself.
+    following = power * 3 // 4 if room >= 64 and power == 2 * room else power
+    return max_length if 3 * max_length < 4 * following else following
 
 
 @functools.partial(jax.jit, static_argnames=("task", "room"))

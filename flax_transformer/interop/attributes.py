@@ -29,7 +29,13 @@ HARMLESS = frozenset(
         # Tokens with a meaning, and defaults of the search: read by generation_defaults.py.
         *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
         *("sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id", "prefix"),
-        *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens"),
+        *(
+            "force_bos_token_to_be_generated",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "bad_words_ids",
+            "suppress_tokens",
+        ),
         *("begin_suppress_tokens", "max_length", "min_length", "num_beams", "num_beam_groups"),
         *("length_penalty", "early_stopping", "do_sample", "temperature", "top_k", "top_p"),
         *("typical_p", "repetition_penalty", "no_repeat_ngram_size", "num_return_sequences"),

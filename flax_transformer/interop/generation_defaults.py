@@ -77,13 +77,16 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
     path = directory / (GENERATION_FILE if (directory / GENERATION_FILE).is_file() else CONFIG_FILE)
     values = read_json_object(path)
     words = _lists(values, "bad_words_ids", path)
+    bos = _ids(values, "bos_token_id", path)
     first = _ids(values, "forced_bos_token_id", path)
+    if not first and values.get("force_bos_token_to_be_generated"):  # in the first files of BART
+        first = bos
     last = _ids(values, "forced_eos_token_id", path)
     start = _ids(values, "decoder_start_token_id", path)
     pad = _ids(values, "pad_token_id", path)
     is_pair = bool(values.get("is_encoder_decoder")) or bool(start)
     return GenerationDefaults(
-        bos_id=_first(_ids(values, "bos_token_id", path)),
+        bos_id=_first(bos),
         # Where nothing is said, the decoder begins with the padding, as T5's does.
         start_id=_first(start) if start or not is_pair else _first(pad),
         eos_ids=_ids(values, "eos_token_id", path),

@@ -27,11 +27,12 @@ from flax_transformer.json_config import read_json_object
 from flax_transformer.models.transformer_config import TransformerConfig
 
 _CONFIG_FILE = "tokenizer_config.json"
+_TOKENS_FILE = "special_tokens_map.json"
 
 _FILES = (
     TOKENIZER_FILE,
     _CONFIG_FILE,
-    "special_tokens_map.json",
+    _TOKENS_FILE,
     "added_tokens.json",
     SOURCE_PIECES_FILE,
     TARGET_PIECES_FILE,
@@ -136,9 +137,10 @@ def _json(values: Mapping[str, Any]) -> bytes:
 
 def _named_tokens(directory: Path, files: Mapping[str, bytes], *, is_json: bool) -> dict[str, int]:
     """Map the tokens that the tokenizer's own config names, as ``eos_token``, to their ids."""
-    if _CONFIG_FILE not in files:
-        return {}
-    values = read_json_object(directory / _CONFIG_FILE)
+    values: dict[str, Any] = {}
+    for file in (_TOKENS_FILE, _CONFIG_FILE):
+        if file in files:
+            values |= read_json_object(directory / file)
     if is_json:
         vocabulary = _load(files, directory).get_vocab()
     else:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,20 @@ def test_parameters_lie_on_the_mesh_as_its_rules_say(tmp_path: Path) -> None:
     expected = parameter_shardings(saved.params, mesh, ShardingRules())
     assert jax.tree.map(lambda leaf: leaf.sharding, params) == expected
     assert_same_parameters(params, saved.params)
+
+
+def test_no_second_copy_is_held_while_reading(tmp_path: Path) -> None:
+    sizes = {"model_dim": 384, "num_heads": 6, "feed_forward_dim": 1536, "num_decoder_layers": 8}
+    saved = make_public("GPT2LMHeadModel", **sizes)
+    directory = save(saved, tmp_path / "model")
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(saved.params))
+    del saved
+    tracemalloc.start()
+    loaded = load_pretrained(directory)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.4 * total
+    assert loaded.config.model_dim == 384
 
 
 def test_shards_and_pytorch_files_hold_the_same_model(tmp_path: Path) -> None:

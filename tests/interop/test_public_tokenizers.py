@@ -138,3 +138,24 @@ def test_our_own_tokenizer_is_written_as_marians(tmp_path: Path) -> None:
     for text in ("The red cat sings.", "O gato canta.", "naïve ☃"):
         assert loaded.tokenizer.target.encode(text) == ours.target.encode(text)
         assert loaded.tokenizer.target.decode(ours.target.encode(text)) == text
+
+
+def test_an_encoder_begins_texts_with_its_class_token(tmp_path: Path) -> None:
+    """As BERT's: neither ``config.json`` nor ``generation_config.json`` names these tokens."""
+    (tmp_path / "files").mkdir()
+    size = write_bart(tmp_path / "files")
+    directory = tmp_path / "model"
+    model = make_public("BertForMaskedLM", source_vocab_size=size, target_vocab_size=size)
+    save_pretrained(model, directory)
+    tokens = {"cls_token": "<s>", "sep_token": "</s>", "mask_token": {"content": "<mask>"}}
+    (directory / "tokenizer.json").write_bytes((tmp_path / "files/tokenizer.json").read_bytes())
+    assert load_pretrained(directory).tokenizer is None
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (directory / name).write_text(json.dumps(tokens))
+        tokenizer = load_pretrained(directory).tokenizer
+        assert tokenizer is not None
+        assert tokenizer.shared
+        side = tokenizer.source
+        assert (side.bos_id, side.eos_id, side.mask_id) == (0, 2, 4)
+        assert side.encode("the red cat")[0] > 4
+        (directory / name).unlink()

@@ -10,6 +10,9 @@ from flax_transformer.models.transformer_config import TransformerConfig
 _NORM_EPSILON = 1e-5
 """Of the library's class, which has no attribute for it."""
 
+_BASE_CLASS = "BartModel"
+"""The class without a bias of the logits; the output's table is the embedding there, too."""
+
 _POSITION_OFFSET = 2
 """Rows of the table of positions before the first one's, which are not used."""
 
@@ -37,7 +40,6 @@ def read_stacks(attributes: Attributes) -> dict[str, Any]:
         "attention_bias": True,
         "norm_epsilon": _NORM_EPSILON,
         "scale_embedding": attributes.flag("scale_embedding", False),
-        "output_bias": True,
         "max_positions": attributes.integer("max_position_embeddings", 1024),
         "dropout_rate": attributes.number("dropout", 0.1),
         "attention_dropout_rate": attributes.number("attention_dropout", 0.0),
@@ -89,7 +91,9 @@ def layer_rules(config: TransformerConfig) -> list[Rule]:
             rules += norm(f"{ours}/feed_forward_residual/norm", f"{theirs}.final_layer_norm")
     if not config.share_target_output_embedding:
         rules += [Rule("output_embedding/embedding", "lm_head.weight")]
-    return [*rules, Rule("output_bias", "final_logits_bias", "row")]
+    if config.output_bias:
+        rules += [Rule("output_bias", "final_logits_bias", "row")]
+    return rules
 
 
 def shared_aliases(_: TransformerConfig) -> dict[str, str]:
@@ -108,6 +112,7 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
         **read_stacks(attributes),
         source_vocab_size=vocab_size,
         target_vocab_size=vocab_size,
+        output_bias=class_name != _BASE_CLASS,
         embedding_norm=True,
         position_encoding="learned",
         position_offset=_POSITION_OFFSET,
@@ -130,13 +135,20 @@ def _rules(config: TransformerConfig) -> list[Rule]:
 
 BART = Family(
     model_type="bart",
-    classes=("BartForConditionalGeneration",),
+    classes=("BartForConditionalGeneration", _BASE_CLASS),
     config_from=_config_from,
     config_to=_config_to,
-    class_of=lambda _: "BartForConditionalGeneration",
+    class_of=lambda config: "BartForConditionalGeneration" if config.output_bias else _BASE_CLASS,
     rules=_rules,
     base_prefix="model.",
+    base_class=_BASE_CLASS,
     head_tensors=("lm_head.", "final_logits_bias"),
     aliases=shared_aliases,
-    harmless=frozenset({"num_hidden_layers"}),
+    # The last three are of the making of smaller models from larger ones.
+    harmless=frozenset(
+        {
+            "num_hidden_layers",
+            *("replacing_rate", "student_encoder_layers", "student_decoder_layers"),
+        }
+    ),
 )

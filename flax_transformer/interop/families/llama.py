@@ -13,6 +13,7 @@ _ROTARY_BASE = 10_000.0
 
 def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     attributes.expect("pretraining_tp", 1)
+    attributes.expect("rope_interleaved", False)
     attributes.expect("is_encoder_decoder", False)
     attributes.expect("is_decoder", False, True)
     vocab_size = attributes.integer("vocab_size")
@@ -127,5 +128,6 @@ LLAMA = Family(
     head_tensors=("lm_head.",),
     aliases=_aliases,
     untied="lm_head.weight",
+    harmless=frozenset({"is_llama_config"}),
     surplus=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
 )

@@ -26,6 +26,7 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
         attributes.expect("tie_word_embeddings", True)
     return TransformerConfig(
         **read_stacks(attributes),
+        output_bias=True,
         source_vocab_size=vocab_size,
         target_vocab_size=attributes.integer("decoder_vocab_size", vocab_size),
         share_source_target_embedding=is_shared,
