@@ -7,13 +7,14 @@ implementations take turns, and of each the fastest turn counts, so that other w
 counts less; beside it stands the least processor time of the process, which other work changes
 less still. Memory is what the compiled program allocates besides its inputs and outputs; what
 would allocate more than ``--max-gigabytes`` is not run, and has no time. In parentheses is the
-growth from half the length.
+growth from half the length. The allocator is set up as for training (``--default-allocator``: not).
 """
 
 import argparse
 import functools
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array
+from flax_transformer.cli.allocator import restart_with_tuned_allocator
 from flax_transformer.errors import InputError
 from flax_transformer.nn.attention_implementations import (
     AttentionImplementation,
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="runs of each program")
     parser.add_argument("--max-gigabytes", type=float, default=4.0, help="of a program to run")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(restart_with_tuned_allocator(sys.argv[1:]))
     results = []
     for length in arguments.lengths:
         shape = (arguments.batch_size, length, arguments.heads, arguments.head_dim)

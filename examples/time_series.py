@@ -40,7 +40,7 @@ LAYER = LayerConfig(
 class Forecaster(nn.Module):
     """Days as tokens: known ones and, at their end, those to be forecast."""
 
-    num_layers: int = 3
+    num_layers: int = 2
 
     @nn.compact
     def __call__(self, past: Float[Array, "B 14 24"]) -> Float[Array, "B 7 24"]:

@@ -1,10 +1,7 @@
-"""The examples: each learns something in a few steps, and reaches its result in a full run."""
+"""The examples: each learns something in a few steps. ``.ci/run`` has the full runs."""
 
 import importlib
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -78,18 +75,3 @@ def test_walks_keep_off_walls_and_count_the_steps_to_the_goal(load):
     is_under_way = walks.cells[arrives, :-1] != grid.GOAL
     assert (np.diff(walks.to_come[arrives], axis=1) == is_under_way).all()
     assert (walks.to_come[~arrives] == -grid.HORIZON).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_full_run_reaches_its_result(name):
-    skip_unless_installed(name)
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"],
-        env={**os.environ, "XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) == 1

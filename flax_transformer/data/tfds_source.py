@@ -1,6 +1,5 @@
 """TFDS datasets as random-access sequences of sentence pairs, read without TensorFlow."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,6 @@ from flax_transformer.data.tfds_builders import (
     name_of,
 )
 from flax_transformer.errors import InputError, one_line
-
-_NUM_KEPT_PAIRS = 2**16
-"""In memory, at most: about 20 MB of sentences."""
 
 
 class RecordRange(NamedTuple):
@@ -48,7 +44,7 @@ def locate_record(ranges: Sequence[RecordRange], index: int) -> tuple[str, int]:
 
 
 class TfdsSentencePairs(Sequence[SentencePair]):
-    """The sentence pairs of one split, decoded when they are asked for, and then kept for a while.
+    """The sentence pairs of one split, decoded when they are asked for.
 
     ``examples`` yields one dictionary per index, from language code to text (bytes or str);
     ``ranges`` says where the records lie, if in files.
@@ -68,9 +64,6 @@ class TfdsSentencePairs(Sequence[SentencePair]):
         self._name = name
         self._source_language = source_language
         self._target_language = target_language
-        # The same pairs are read for the tokenizer and for their tokens, and to decode one takes
-        # longer than to tokenise it.
-        self._pair = functools.lru_cache(maxsize=_NUM_KEPT_PAIRS)(self._decode_pair)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -107,7 +100,7 @@ class TfdsSentencePairs(Sequence[SentencePair]):
                 parts += [hashlib.file_digest(stream, "sha256").hexdigest(), start, size]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _decode_pair(self, index: int) -> SentencePair:
+    def _pair(self, index: int) -> SentencePair:
         try:
             example = self._examples[index]
             return SentencePair(

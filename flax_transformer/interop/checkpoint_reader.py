@@ -76,16 +76,17 @@ def read_checkpoint(directory: Path, *, dtype: ParameterDtype | None, place: Pla
         stored_as = _full_names(member.family, files)
         _check_depth(member.config, files)
         config = _untie(member, files, stored_as)
-        dtypes = {signature.dtype for signature in files.signatures.values()}
-        floats = {each for each in dtypes if jnp.issubdtype(each, jnp.floating)}
+        rules = member.family.full_rules(config)
         if dtype is None:
-            dtype = "bfloat16" if floats == {np.dtype(ml_dtypes.bfloat16)} else "float32"
-        config = _with_dtype(config, dtype)
+            names = {stored_as[rule.tensor] for rule in rules if rule.tensor in stored_as}
+            dtypes = {files.signatures[name].dtype for name in names}
+            dtype = "bfloat16" if dtypes == {np.dtype(ml_dtypes.bfloat16)} else "float32"
+        config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
         shapes = {
             path: leaf.shape
             for path, leaf in flatten_tree(abstract_parameters(make_model(config))).items()
         }
-        expected = tensor_shapes(member.family.full_rules(config), shapes)
+        expected = tensor_shapes(rules, shapes)
         _check_tensors(member.family, config, files, stored_as, expected)
         params = {
             rule.path: place(
@@ -96,13 +97,9 @@ def read_checkpoint(directory: Path, *, dtype: ParameterDtype | None, place: Pla
                     f"{files.description}: {stored_as[rule.tensor]}",
                 ),
             )
-            for rule in member.family.full_rules(config)
+            for rule in rules
         }
     return ReadModel(member._replace(config=config), unflatten_tree(params))
-
-
-def _with_dtype(config: TransformerConfig, dtype: ParameterDtype) -> TransformerConfig:
-    return dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
 
 
 def _full_names(family: Family, files: TensorFiles) -> dict[str, str]:

@@ -71,9 +71,8 @@ class Family:
 
     def full_name(self, tensor: str) -> str:
         """Return the name of a tensor with the prefix that it has where the class has a head."""
-        if tensor.startswith((*self.head_tensors, self.base_prefix or "\0")):
-            return tensor
-        return f"{self.base_prefix}{tensor}"
+        has_it = tensor.startswith((*self.head_tensors, self.base_prefix))
+        return tensor if has_it else f"{self.base_prefix}{tensor}"
 
     def full_rules(self, config: TransformerConfig) -> list[Rule]:
         """Return the rules of a config, with full names of tensors."""

@@ -28,7 +28,7 @@ def run_main(monkeypatch, capsys):
     """Return a function of a command line and standard input: (status, output, errors)."""
 
     def run_main(*argv, stdin=b""):
-        if argv[0] in ("translate", "evaluate") and "--devices" not in argv:
+        if argv[:1] in (("translate",), ("evaluate",)) and "--devices" not in argv:
             # Programs for all simulated devices take long to compile.
             argv = (*argv, "--devices", 1)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

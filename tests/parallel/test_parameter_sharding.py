@@ -13,6 +13,7 @@ from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 from flax_transformer.parallel.parameter_sharding import parameter_spec, state_shardings
 from flax_transformer.parallel.sharding_rules import ShardingRules
+from flax_transformer.training.lora import LoraConfig
 from flax_transformer.training.state import init_state
 from flax_transformer.tree_paths import flatten_tree
 
@@ -45,6 +46,7 @@ VARIANTS = {
     "biases": {"attention_bias": True, "output_bias": True, "position_encoding": "relative"},
     "masked LM": {**ENCODER, "head": "masked_lm"},
     "classifier": {**ENCODER, "head": "sequence_classification", "num_labels": 3},
+    "adapters": {},
     "scanned": {"scan_layers": True, "gated_feed_forward": True, "pre_norm": True},
 }
 
@@ -52,7 +54,8 @@ VARIANTS = {
 @functools.cache
 def abstract_state(variant, optimizer=optax.adam):
     model = make_model(dataclasses.replace(CONFIG, **VARIANTS[variant]))
-    init = functools.partial(init_state, model, optimizer(1e-3))
+    lora = LoraConfig(rank=2 if variant == "adapters" else 0)
+    init = functools.partial(init_state, model, optimizer(1e-3), lora=lora)
     return jax.eval_shape(init, jax.random.key(0))
 
 
