@@ -56,7 +56,7 @@ def test_digits_are_told_apart(load):
 def test_series_are_forecast(load):
     figures = load("time_series").main(num_steps=60)
     assert figures.error < 0.8 * figures.first_error
-    # Two noises of variance 1, and none the less, are what it is to repeat the last week.
+    # What is repeated and what comes have independent noise of variance 1.
     assert figures.seasonal_naive > 2.0**0.5
     assert 1.0 < figures.trend_and_week < figures.seasonal_naive
 

@@ -1,8 +1,8 @@
 """The compiled parts of decoding with a model; between them the host looks at the search.
 
 Each is compiled once for each shape of the search's state, strategy and model. The room of a state
-is 16, 32, 64, 96, … and the maximum length, so that there are few shapes, and a search that ends early
-never pays for a long one.
+is 16, 32, 64, 96, … and the maximum length, so that there are few shapes, and a search that ends
+early never pays for a long one.
 """
 
 import dataclasses
