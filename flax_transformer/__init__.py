@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.greedy import Greedy, greedy_search
     from flax_transformer.decoding.hypotheses import Hypotheses
     from flax_transformer.decoding.minimum_bayes_risk import minimum_bayes_risk
+    from flax_transformer.decoding.prepare import prepare_to_decode
     from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
     from flax_transformer.decoding.row_options import RowOptions
     from flax_transformer.decoding.sampling import Sampling, sample
@@ -88,6 +89,7 @@ __all__ = [
     "make_model",
     "marian_base",
     "minimum_bayes_risk",
+    "prepare_to_decode",
     "sample",
     "save_model",
     "save_pretrained",
@@ -113,6 +115,7 @@ _HOMES = {
     ),
     "decoding.hypotheses": ("Hypotheses",),
     "decoding.minimum_bayes_risk": ("minimum_bayes_risk",),
+    "decoding.prepare": ("prepare_to_decode",),
     "decoding.repetition": (
         "NoRepeatNgram",
         "RepetitionPenalty",

@@ -76,7 +76,6 @@ def bert_base() -> TransformerConfig:
         scale_embedding=False,
         output_bias=True,
         head="masked_lm",
-        pooler="tanh",
     )
 
 
@@ -89,7 +88,7 @@ def bert_large() -> TransformerConfig:
 
 def distilbert_base() -> TransformerConfig:
     """Return DistilBERT (arXiv 1910.01108): BERT with half of the layers and without types."""
-    return dataclasses.replace(bert_base(), num_encoder_layers=6, num_token_types=0, pooler="none")
+    return dataclasses.replace(bert_base(), num_encoder_layers=6, num_token_types=0)
 
 
 def gpt2() -> TransformerConfig:

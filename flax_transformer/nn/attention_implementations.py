@@ -23,8 +23,8 @@ kernel of NVIDIA's library; ``auto`` takes ``cudnn`` where it can be had, or els
 long inputs and ``xla`` for others."""
 
 CHUNKED_FROM_PAIRS = 1024 * 1024
-"""Queries times keys from which ``auto`` prefers ``chunked``: there it takes about half the time
-of ``xla`` on a CPU, where the two break even at about 512 of each."""
+"""Queries times keys from which ``auto`` prefers ``chunked``: from there on a CPU its two passes
+take about half the processor time of those of ``xla``, and its forward pass no more."""
 
 CUDNN_MAX_HEAD_DIM = 128
 """Of every GPU that cuDNN's fused kernel supports; newer ones have more."""

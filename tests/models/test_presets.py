@@ -1,10 +1,12 @@
-"""Presets have the sizes of the paper, by counting parameters without making them."""
+"""Presets have the sizes of papers and of public models, counted without making parameters."""
 
 import dataclasses
 
 import pytest
 
+from flax_transformer.models import presets
 from flax_transformer.models.encoder_decoder import EncoderDecoder
+from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters, num_parameters
 from flax_transformer.models.presets import transformer_base, transformer_big, transformer_tiny
 
@@ -31,3 +33,21 @@ def test_tiny_has_a_million_parameters_beside_the_embedding():
 def test_big_drops_more_than_base():
     assert transformer_big().dropout_rate == 0.3
     assert transformer_base().dropout_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("preset", "num_expected"),
+    [
+        (presets.bert_base, 109_514_298),
+        (presets.bert_large, 335_174_458),
+        (presets.distilbert_base, 66_985_530),
+        (presets.gpt2, 124_439_808),
+        (presets.gpt2_medium, 354_823_168),
+        (presets.t5_small, 60_506_624),
+        (presets.t5_base, 222_903_552),
+        # What the transformers library counts, and the bias of the logits, a buffer there.
+        (presets.bart_base, 139_420_416 + 50_265),
+    ],
+)
+def test_presets_have_the_parameters_of_the_public_models(preset, num_expected):
+    assert num_parameters(abstract_parameters(make_model(preset()))) == num_expected
