@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import huggingface_hub
-import huggingface_hub.errors
 
 from flax_transformer.errors import InputError, one_line
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.spm", "*.model", "vocab.txt", "merges.txt"]
 _WANTED_WITHOUT_SAFETENSORS = [*_WANTED, "pytorch_model*.bin"]
+_SECONDS_TO_ANSWER = 10.0
 
 
 def find_directory(path_or_hub_id: str | Path) -> Path:
@@ -24,11 +24,12 @@ def find_directory(path_or_hub_id: str | Path) -> Path:
     if path.exists() or path.is_symlink() or not _HUB_ID.fullmatch(name):
         return path
     try:
-        files = huggingface_hub.list_repo_files(name)
-        has_safetensors = any(file.endswith(".safetensors") for file in files)
+        # Unlike the list of files, this is asked for once: without a network it fails at once.
+        files = huggingface_hub.model_info(name, timeout=_SECONDS_TO_ANSWER).siblings or []
+        has_safetensors = any(file.rfilename.endswith(".safetensors") for file in files)
         patterns = _WANTED if has_safetensors else _WANTED_WITHOUT_SAFETENSORS
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
-    except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # what a network raises depends on the library below
         return _find_in_cache(name, error)
 
 

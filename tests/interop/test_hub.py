@@ -2,7 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from tiny_public_models import make_public
 
 from flax_transformer.errors import InputError
@@ -22,6 +22,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_network_the_message_is_one_line() -> None:
     with pytest.raises(InputError, match=r"no-one/nothing must be a directory, or a model of th"):
+        load_pretrained("no-one/nothing")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at this port; what the request raises is none of Python's own errors."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hf_api.api, "endpoint", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"no-one/nothing must be .* no answer from the hub: \S"):
         load_pretrained("no-one/nothing")
 
 
