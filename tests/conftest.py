@@ -9,15 +9,11 @@ import hypothesis
 from jaxtyping import install_import_hook
 
 SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
-# Programs of tests run once or twice: nearly all of their time is to compile.
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 # JAX reads these when it is first imported and when it first computes: both come later.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES} {COMPILE_FAST}".strip()
-    )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES}".strip()
 
 # What one test has compiled need not be compiled again by another, or by a command it starts.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
