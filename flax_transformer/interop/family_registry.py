@@ -29,7 +29,6 @@ _OF_TRAINING = frozenset(
     {
         *("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate"),
         *("param_dtype", "compute_dtype", "product_dtype", "scan_layers", "remat"),
-        "attention_implementation",
     }
 )
 """Fields that say how to compute, not what: a family need not express them."""

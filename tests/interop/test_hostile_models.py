@@ -104,8 +104,9 @@ def test_attributes_that_cannot_be_served(
 
 
 def test_an_attribute_of_null_is_one_that_is_not_given(directory: Path) -> None:
+    expected = load_pretrained(directory).config
     change_config(directory, quantization_config=None)
-    load_pretrained(directory)
+    assert load_pretrained(directory).config == expected
 
 
 @pytest.mark.parametrize("size", [0, 5, 8, 100, 2000])
