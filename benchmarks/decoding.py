@@ -3,7 +3,8 @@
     python benchmarks/decoding.py [--model small|base] [--batch N] [--beam N] [--length N] [...]
 
 All decode the same sentences with the same random weights, each in a process of its own, and take
-turns, so that other work on the machine hits all alike. No output ends before ``--length`` tokens.
+turns, so that other work on the machine hits all alike. A turn is at least 32 sentences, so that it
+takes much longer than idle cores take to wake up. No output ends before ``--length`` tokens.
 """
 
 import argparse
@@ -33,8 +34,11 @@ CONTENDERS = (
 """Of CTranslate2, with the number of streams and of threads of each."""
 
 QUIET_LOAD = 0.5
-PAUSE_SECONDS = 0.05
-"""Before each turn: threads of the last contender may still spin for work."""
+FEWEST_SENTENCES = 32
+"""Of a turn."""
+
+PAUSE_SECONDS = 0.3
+"""Before each turn: threads of the last contender spin for up to 0.2 s, waiting for work."""
 
 
 class Worker:
@@ -49,6 +53,7 @@ class Worker:
             "directory": str(directory),
             "beam_size": arguments.beam,
             "length": arguments.length,
+            "batch_size": arguments.batch,
             "num_streams": arguments.streams,
         }
         self._process = subprocess.Popen(
@@ -87,7 +92,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
         write_models(path, MODELS[arguments.model])
-        sources = make_sources(MODELS[arguments.model], arguments.batch * arguments.streams)
+        num_batches = -(-FEWEST_SENTENCES // (arguments.batch * arguments.streams))
+        num_sources = num_batches * arguments.batch * arguments.streams
+        sources = make_sources(MODELS[arguments.model], num_sources)
         (path / "sources.json").write_text(json.dumps(sources))
         workers = []
         for name in arguments.contenders:
@@ -108,7 +115,9 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare decoding.")
     parser.add_argument("--model", choices=MODELS, default="small")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="sentences of a batch")
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="sentences decoded together"
+    )
     parser.add_argument("--beam", type=int, default=4, metavar="N", help="1 is greedy decoding")
     parser.add_argument("--length", type=int, default=32, metavar="N", help="tokens of an output")
     parser.add_argument("--streams", type=int, default=1, metavar="N", help="batches at a time")

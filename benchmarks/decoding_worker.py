@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Source = TypeVar("Source")
 
 Decoder = Callable[[], list[list[int]]]
 """Decode all sentences; return their outputs without end token."""
@@ -63,8 +65,9 @@ def make_ours(
     import numpy as np
 
     import flax_transformer as ft
+    from flax_transformer.decoding.length_buckets import bucket_length
     from flax_transformer.decoding.prepare import prepare_to_decode
-    from flax_transformer.evaluation.batching import bucket_length, make_length_mask, pad_rows
+    from flax_transformer.evaluation.batching import make_length_mask, pad_rows
 
     model, params, config, _, generation, _ = ft.load_pretrained(directory)
     model, prepared = prepare_to_decode(model, params, precision=precision)
@@ -74,7 +77,6 @@ def make_ours(
         if beam_size == 1
         else ft.BeamSearch(beam_size=beam_size, max_length=length)
     )
-    num_streams = settings["num_streams"]
 
     def decode_batch(rows: list[list[int]]) -> list[list[int]]:
         longest = bucket_length(max(map(len, rows)), config.max_positions)
@@ -91,12 +93,12 @@ def make_ours(
         )
         return np.asarray(jax.device_get(hypotheses.tokens))[:, 0].tolist()
 
-    batches = split(sources, num_streams)
+    batches = split(sources, settings["batch_size"])
 
     def decode() -> list[list[int]]:
-        if num_streams == 1:
-            return decode_batch(sources)
-        with concurrent.futures.ThreadPoolExecutor(num_streams) as pool:
+        if settings["num_streams"] == 1:
+            return [tokens for batch in batches for tokens in decode_batch(batch)]
+        with concurrent.futures.ThreadPoolExecutor(settings["num_streams"]) as pool:
             return [tokens for batch in pool.map(decode_batch, batches) for tokens in batch]
 
     return decode
@@ -118,18 +120,21 @@ def make_ctranslate2(
         intra_threads=threads_each,
     )
     rows = [[str(token) for token in source] for source in sources]
+    batch_size, num_streams = settings["batch_size"], settings["num_streams"]
 
-    def decode() -> list[list[int]]:
+    def decode_batches(rows: list[list[str]]) -> list[list[int]]:
         results = translator.translate_batch(
             rows,
             beam_size=settings["beam_size"],
             max_decoding_length=settings["length"],
             max_input_length=0,
-            max_batch_size=len(rows) // settings["num_streams"],
+            max_batch_size=batch_size,
         )
         return [[int(token) for token in result.hypotheses[0]] for result in results]
 
-    return decode
+    # It orders what it is given by length: batches of one stream are given one by one.
+    parts = [rows] if num_streams > 1 else split(rows, batch_size)
+    return lambda: [tokens for part in parts for tokens in decode_batches(part)]
 
 
 def make_transformers(
@@ -155,13 +160,12 @@ def make_transformers(
             )
         return outputs[:, 1:].tolist()
 
-    batches = split(sources, settings["num_streams"])
+    batches = split(sources, settings["batch_size"])
     return lambda: [tokens for batch in batches for tokens in decode_batch(batch)]
 
 
-def split(sources: list[list[int]], count: int) -> list[list[list[int]]]:
-    """Split the sentences into equal batches."""
-    size = len(sources) // count
+def split(sources: list[Source], size: int) -> list[list[Source]]:
+    """Split the sentences into batches of a size."""
     return [sources[start : start + size] for start in range(0, len(sources), size)]
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Float, Int
-from flax_transformer.decoding.top_k import top_k
+from flax_transformer.decoding.top_k import take_sums, top_k_of_sums
 
 
 class Candidates(NamedTuple):
@@ -45,22 +45,38 @@ class RankedPlaces(NamedTuple):
     ranks: Float[Array, "B C"]
 
 
-def best_places(totals: Float[Array, "B W V"]) -> RankedPlaces:
+class Totals(NamedTuple):
+    """Log-probabilities of each hypothesis with each token, ``logits + offsets[..., None]``.
+
+    Attributes:
+        logits: of the tokens; -inf for what must not be chosen.
+        offsets: log-probability of the hypothesis, less the normalizer of its logits.
+    """
+
+    logits: Float[Array, "*B W V"]
+    offsets: Float[Array, "*B W"]
+
+    def at(self, places: Int[Array, "*B C"]) -> Float[Array, "*B C"]:
+        """Return them at ``places`` of the flattened beam."""
+        return take_sums(self.logits, self.offsets, places)
+
+
+def best_places(totals: Totals) -> RankedPlaces:
     """Return the places of the continuations of the greatest ``totals``."""
-    num_rows, beam_size, vocab_size = totals.shape
-    ranks, places = top_k(
-        totals.reshape(num_rows, beam_size * vocab_size), num_candidates(beam_size, vocab_size)
-    )
+    beam_size, vocab_size = totals.logits.shape[-2:]
+    count = num_candidates(beam_size, vocab_size)
+    ranks, places = top_k_of_sums(totals.logits, totals.offsets, count)
     return RankedPlaces(places, ranks)
 
 
 def make_candidates(
-    totals: Float[Array, "B W V"], log_probs: Float[Array, "B W"], ranked: RankedPlaces
+    totals: Totals, log_probs: Float[Array, "B W"], ranked: RankedPlaces
 ) -> Candidates:
     """Return the continuations at ``ranked.places``.
 
+    >>> totals = Totals(jnp.array([[[-0.5, -1.5]]]), jnp.array([[-0.5]]))
     >>> ranked = RankedPlaces(jnp.array([[1]]), jnp.array([[-9.0]]))
-    >>> make_candidates(jnp.array([[[-1.0, -2.0]]]), jnp.array([[-0.5]]), ranked)[1:]
+    >>> make_candidates(totals, jnp.array([[-0.5]]), ranked)[1:]
     (Array([[1]], dtype=int32), Array([[-2.]], dtype=float32), Array([[-1.5]], dtype=float32))
 
     Args:
@@ -68,9 +84,8 @@ def make_candidates(
         log_probs: those of the hypotheses alone.
         ranked: which continuations.
     """
-    num_rows, beam_size, vocab_size = totals.shape
-    flat = totals.reshape(num_rows, beam_size * vocab_size)
-    best = jnp.take_along_axis(flat, ranked.places, axis=1)
+    vocab_size = totals.logits.shape[-1]
+    best = totals.at(ranked.places)
     best = jnp.where(ranked.ranks == -jnp.inf, -jnp.inf, best)
     parents, ids = ranked.places // vocab_size, ranked.places % vocab_size
     # The difference of two impossible totals is NaN; it belongs to no hypothesis.

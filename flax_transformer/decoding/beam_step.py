@@ -7,6 +7,7 @@ from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.decoding.beam_candidates import (
     Candidates,
     RankedPlaces,
+    Totals,
     best_places,
     make_candidates,
     take_candidates,
@@ -100,10 +101,10 @@ def _choose(
     if inputs.constraints is not None:
         progress = read_progress(beams.tokens, num_steps, inputs.constraints)
         allowed = suppress_end_until_met(allowed, progress, eos_id)
-    totals = allowed + (beams.log_probs - normalizer)[..., None]
+    totals = Totals(allowed, beams.log_probs - normalizer)
     num_groups = strategy.num_groups
 
-    def choose(totals: Float[Array, "B W V"], group: int) -> RankedPlaces:
+    def choose(totals: Totals, group: int) -> RankedPlaces:
         if progress is None:
             return best_places(totals)
         of_group = jax.tree.map(lambda field: field[group::num_groups], progress)
@@ -112,9 +113,9 @@ def _choose(
     if num_groups == 1:
         ranked = choose(totals, 0)
     else:
-        by_group = totals.reshape(-1, num_groups, *totals.shape[1:])
+        by_group = jax.tree.map(lambda leaf: leaf.reshape(-1, num_groups, *leaf.shape[1:]), totals)
         ranked = choose_by_group(choose, by_group, strategy.diversity_strength)
-        ranked = RankedPlaces(*(field.reshape(totals.shape[0], -1) for field in ranked))
+        ranked = RankedPlaces(*(field.reshape(len(allowed), -1) for field in ranked))
     return make_candidates(totals, beams.log_probs, ranked)
 
 

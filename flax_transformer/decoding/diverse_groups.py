@@ -5,13 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.array_types import Array, Float
-from flax_transformer.decoding.beam_candidates import RankedPlaces
+from flax_transformer.decoding.beam_candidates import RankedPlaces, Totals
 
 
 def choose_by_group(
-    choose: Callable[[Float[Array, "B W V"], int], RankedPlaces],
-    totals: Float[Array, "B G W V"],
+    choose: Callable[[Totals, int], RankedPlaces],
+    totals: Totals,
     strength: float,
 ) -> RankedPlaces:
     """Let one group after another choose its continuations; return them as [B, G, C].
@@ -22,14 +21,15 @@ def choose_by_group(
 
     Args:
         choose: returns the best continuations of group ``g``, given its totals and ``g``.
-        totals: log-probabilities of each hypothesis of each group with each token.
+        totals: log-probabilities of each hypothesis of each group with each token, [B, G, W, V].
         strength: λ.
     """
-    num_rows, num_groups, beam_size, vocab_size = totals.shape
+    num_rows, num_groups, beam_size, vocab_size = totals.logits.shape
     counts = jnp.zeros((num_rows, 1, vocab_size))
     chosen = []
     for group in range(num_groups):
-        ranked = choose(totals[:, group] - strength * counts, group)
+        logits = totals.logits[:, group] - strength * counts
+        ranked = choose(Totals(logits, totals.offsets[:, group]), group)
         chosen.append(ranked)
         ids = ranked.places[:, :beam_size] % vocab_size
         is_possible = ranked.ranks[:, :beam_size] > -jnp.inf

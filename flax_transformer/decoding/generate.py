@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,13 @@ from flax_transformer.decoding.prepare import (
 )
 from flax_transformer.decoding.programs import Task
 from flax_transformer.decoding.row_options import RowOptions, check_padded_tokens
+from flax_transformer.decoding.row_parts import (
+    BatchRows,
+    count_cores,
+    count_parts,
+    search_parts,
+    split_rows,
+)
 from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.search import SearchState
 from flax_transformer.decoding.strategies import Strategy
@@ -49,8 +57,9 @@ def generate(
 
     The encoder runs once a sentence, and so do the keys and values of cross-attention, which all
     hypotheses share; a prompt is read in one pass. What is kept of the outputs grows with them, and
-    rows that are done leave the batch when most of it is. Programs are compiled once for each
-    shape, strategy and model.
+    rows that are done leave the batch when most of it is. On a CPU, a batch of sixteen rows or more
+    is worked at in parts (:mod:`flax_transformer.decoding.row_parts`). Programs are compiled once
+    for each shape, strategy and model.
 
     A source without any token (a mask of False) gives some finite result.
 
@@ -77,7 +86,7 @@ def generate(
         InputError: a token is outside the vocabulary, a prompt is empty, or a length is over
             ``max_positions``.
     """
-    task, prepared, state = begin(
+    job = prepare_job(
         model,
         params,
         inputs,
@@ -91,10 +100,33 @@ def generate(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    return run_to_end(task, prepared, state, rows_may_leave=sharding is None)
+
+    def search(rows: BatchRows) -> Hypotheses:
+        return run_to_end(job.task, job.params, start(job, rows), rows_may_leave=sharding is None)
+
+    num_parts = count_parts(len(inputs), count_cores()) if _is_on_one_cpu(job) else 1
+    if num_parts == 1:
+        return search(job.rows)
+    return search_parts(search, split_rows(job.rows, num_parts), key=job.task)
 
 
-def begin(
+class Job(NamedTuple):
+    """What there is to do.
+
+    Attributes:
+        task: what its programs are compiled for.
+        params: prepared parameters of each model.
+        rows: what each row is given.
+        seed: of random numbers.
+    """
+
+    task: Task
+    params: tuple[PreparedParameters, ...]
+    rows: BatchRows
+    seed: np.uint32
+
+
+def prepare_job(
     model: Models,
     params: AnyParameters | tuple[AnyParameters, ...],
     inputs: Int[Array | np.ndarray, "B S"],
@@ -108,11 +140,8 @@ def begin(
     bos_id: int | None,
     eos_id: int,
     pad_id: int,
-) -> tuple[Task, tuple[PreparedParameters, ...], SearchState]:
-    """Check and read the inputs; return the search before its first step.
-
-    Arguments as for :func:`generate`.
-    """
+) -> Job:
+    """Check what is asked for, and prepare it; arguments as for :func:`generate`."""
     models, prepared = prepare_all(model, params)
     for each in models:
         start_id = _check_inputs(each, inputs, mask, bos_id)
@@ -128,22 +157,33 @@ def begin(
             check_padded_tokens(
                 name, tokens, num_rows=len(inputs), vocab_size=vocab_size, eos_id=eos_id
             )
-    row_inputs = BeamInputs(RowOptions(prefixes=prefixes), constraints)
     if row_numbers is None:
         row_numbers = np.arange(len(inputs), dtype=np.int32)
     seed = np.uint32(0)
     if isinstance(strategy, Sampling):
         # An argument of the program rather than a part of it: another seed needs no other program.
         seed, strategy = np.uint32(strategy.seed), dataclasses.replace(strategy, seed=0)
+    options = BeamInputs(RowOptions(prefixes=prefixes), constraints)
+    rows = BatchRows(inputs, mask, row_numbers, options)
     if sharding is not None:
-        place = functools.partial(place_whole, sharding=sharding)
-        inputs, mask, row_numbers, row_inputs = jax.tree.map(
-            place, (inputs, mask, row_numbers, row_inputs)
-        )
+        rows = jax.tree.map(functools.partial(place_whole, sharding=sharding), rows)
     task = Task(models=models, strategy=strategy, bos_id=start_id, eos_id=eos_id, pad_id=pad_id)
-    room = programs.first_room(strategy.max_length)
-    state = programs.start(task, prepared, inputs, mask, row_numbers, seed, row_inputs, room)
-    return task, prepared, state
+    return Job(task, prepared, rows, seed)
+
+
+def start(job: Job, rows: BatchRows) -> SearchState:
+    """Read the inputs of all or some rows of a job; return the search before its first step."""
+    room = programs.first_room(job.task.strategy.max_length)
+    return programs.start(job.task, job.params, rows, job.seed, room)
+
+
+def _is_on_one_cpu(job: Job) -> bool:
+    """Tell whether all arrays are of the host or of one device that is a CPU."""
+    leaves = [
+        leaf for leaf in jax.tree.leaves((job.params, job.rows)) if isinstance(leaf, jax.Array)
+    ]
+    devices = {device for leaf in leaves for device in leaf.devices()}
+    return len(devices) == 1 and devices.pop().platform == "cpu"
 
 
 def check_tokens(name: str, tokens: Int[Array | np.ndarray, "*B"], vocab_size: int) -> None:
@@ -183,7 +223,9 @@ def _check_length(
     model: DecodingModel, inputs: Int[Array | np.ndarray, "B S"], max_length: int
 ) -> None:
     """Raise InputError if an output could be longer than the model can read."""
-    max_positions = model.config.max_positions
+    max_positions = model.config.position_limit
+    if max_positions is None:
+        return
     if isinstance(model, DecoderOnly):
         if inputs.shape[1] + max_length - 1 > max_positions:
             raise InputError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.array_types import Array, Bool, Float, Int
-from flax_transformer.decoding.beam_candidates import RankedPlaces, best_places
+from flax_transformer.decoding.beam_candidates import RankedPlaces, Totals, best_places
 from flax_transformer.decoding.row_options import NO_TOKEN
 from flax_transformer.decoding.top_k import top_k
 
@@ -82,7 +82,7 @@ def suppress_end_until_met(
     return logits.at[..., eos_id].set(end)
 
 
-def allocated_places(totals: Float[Array, "B W V"], progress: Progress) -> RankedPlaces:
+def allocated_places(totals: Totals, progress: Progress) -> RankedPlaces:
     """Return the continuations in the order in which they are given room in the beam.
 
     There are the best ones of all, the best of each hypothesis, and those by the next token of each
@@ -90,15 +90,15 @@ def allocated_places(totals: Float[Array, "B W V"], progress: Progress) -> Ranke
     bank; the banks take turns, the fullest first, and each gives its best one. So the beam is
     shared equally among the banks, and a bank's room that it cannot fill is the others'.
     """
-    num_rows, beam_size, vocab_size = totals.shape
+    num_rows, beam_size, vocab_size = totals.logits.shape
     best = best_places(totals)
-    _, own_best = top_k(totals, 1)
+    _, own_best = top_k(totals.logits, 1)
     wanted = _next_tokens(progress)
     is_wanted = (wanted >= 0) & (wanted < vocab_size)
     ids = jnp.concatenate([own_best, jnp.where(is_wanted, wanted, own_best)], axis=-1)
     own_places = vocab_size * jnp.arange(beam_size)[:, None] + ids
     places = jnp.concatenate([best.places, own_places.reshape(num_rows, -1)], axis=1)
-    ranks = jnp.take_along_axis(totals.reshape(num_rows, -1), places, axis=1)
+    ranks = totals.at(places)
     is_repeated = _count_before(places) > 0
     ranks = jnp.where(is_repeated, -jnp.inf, ranks)
     places, ranks = _take((places, ranks), jnp.argsort(-ranks, axis=1))

@@ -17,6 +17,7 @@ from flax_transformer.decoding.beam_state import BeamInputs
 from flax_transformer.decoding.hypotheses import Hypotheses, StepFn
 from flax_transformer.decoding.length_limits import relative_lengths
 from flax_transformer.decoding.prepare import DecodingModel, PreparedParameters, output_logits
+from flax_transformer.decoding.row_parts import BatchRows
 from flax_transformer.decoding.sampling import make_row_keys
 from flax_transformer.decoding.search import Search, SearchState, rows_done, run_steps
 from flax_transformer.decoding.step_functions import make_ensemble_step
@@ -91,14 +92,12 @@ def next_room(room: int, max_length: int) -> int:
 def start(
     task: Task,
     params: tuple[PreparedParameters, ...],
-    inputs: Int[Array, "B S"],
-    mask: Bool[Array, "B S"] | None,
-    row_numbers: Int[Array, " B"],
+    rows: BatchRows,
     seed: UInt32[Array, ""],
-    row_inputs: BeamInputs,
     room: int,
 ) -> SearchState:
     """Read the inputs; return the state of the search before its first step."""
+    inputs, mask = rows.inputs, rows.mask
     if isinstance(task.models[0], DecoderOnly):
         start_tokens = _last_tokens(inputs, mask)
     else:
@@ -111,8 +110,8 @@ def start(
         task.strategy,
         eos_id=task.eos_id,
         pad_id=task.pad_id,
-        inputs=_add_relative_lengths(row_inputs, task.strategy, inputs, mask),
-        row_keys=make_row_keys(seed, row_numbers),
+        inputs=_add_relative_lengths(rows.options, task.strategy, inputs, mask),
+        row_keys=make_row_keys(seed, rows.row_numbers),
     )
     return search.start(caches, start_tokens, room)
 
@@ -161,7 +160,7 @@ def _make_search(task: Task) -> Search:
 
 
 def _add_relative_lengths(
-    row_inputs: BeamInputs,
+    options: BeamInputs,
     strategy: Strategy,
     inputs: Int[Array, "B S"],
     mask: Bool[Array, "B S"] | None,
@@ -169,10 +168,8 @@ def _add_relative_lengths(
     """Add the lengths that the ratios of the strategy allow each row."""
     source_lengths = (jnp.ones_like(inputs) if mask is None else mask).sum(axis=1)
     min_lengths, max_lengths = relative_lengths(strategy, source_lengths)
-    options = row_inputs.options._replace(min_lengths=min_lengths, max_lengths=max_lengths)
-    return row_inputs._replace(
-        options=options, source_mask=mask if needs_attention(strategy) else None
-    )
+    limits = options.options._replace(min_lengths=min_lengths, max_lengths=max_lengths)
+    return options._replace(options=limits, source_mask=mask if needs_attention(strategy) else None)
 
 
 def _make_step(models: tuple[DecodingModel, ...], params: tuple[PreparedParameters, ...]) -> StepFn:

@@ -7,7 +7,7 @@ import numpy as np
 
 from flax_transformer.array_types import Array, Bool, Int
 from flax_transformer.decoding import programs
-from flax_transformer.decoding.generate import begin
+from flax_transformer.decoding.generate import prepare_job, start
 from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.decoding.prepare import AnyParameters, Models, PreparedParameters
 from flax_transformer.decoding.programs import Task
@@ -60,7 +60,7 @@ def stream(
         raise InputError(f"num_samples must be 1 to stream, got {strategy.num_samples}.")
     if chunk_size < 1:
         raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
-    task, prepared, state = begin(
+    job = prepare_job(
         model,
         params,
         inputs,
@@ -74,7 +74,7 @@ def stream(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    return _yield_tokens(task, prepared, state, chunk_size)
+    return _yield_tokens(job.task, job.params, start(job, job.rows), chunk_size)
 
 
 def _yield_tokens(

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.batching import bucket_length, make_length_mask, plan_batches
+from flax_transformer.decoding.length_buckets import bucket_length
+from flax_transformer.evaluation.batching import make_length_mask, plan_batches
 
 
 @given(
