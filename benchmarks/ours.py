@@ -80,6 +80,7 @@ def make_model_config(precision: Precision, shape: Shape) -> TransformerConfig:
         max_positions=shape.sentence_length * shape.sentences_per_row,
         compute_dtype=precision if shape.narrow_states else "float32",
         product_dtype=precision,
+        attention_implementation="auto" if shape.device == "gpu" else "xla",
         remat=shape.remat,
     )
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from flax_transformer.config import ExperimentConfig
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import TextBatch
 from flax_transformer.data.pipeline import PipelineConfig
 from flax_transformer.data.tokenizer import TokenizerConfig
 from flax_transformer.models.transformer_config import TransformerConfig
@@ -75,14 +75,12 @@ def measure(axis: str, num_devices: int) -> dict[str, Any]:
     rows = rows.reshape(step.batch_shape)
     ones = np.ones_like(rows)
     positions = np.broadcast_to(np.arange(ROW_LENGTH, dtype=np.int32), rows.shape)
-    batch = Batch(
-        source=rows,
-        source_segment_ids=ones,
-        source_positions=positions,
-        target=rows,
+    batch = TextBatch(
+        tokens=rows,
+        segment_ids=ones,
+        positions=positions,
         labels=rows,
-        target_segment_ids=ones,
-        target_positions=positions,
+        is_predicted=ones,
         pair_ids=rows,
     )
     placed = place_rows(batch, mesh)
