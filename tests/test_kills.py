@@ -11,7 +11,7 @@ from process_group import finish, start_process
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("names", "num_kills"), [(["KILL"], 4), (["TERM", "INT"], 4)], ids=["kill", "end"]
+    ("names", "num_kills"), [(["KILL"], 3), (["TERM", "INT"], 2)], ids=["kill", "end"]
 )
 def test_broken_off_and_resumed(tmp_path, names, num_kills):
     options = ("--kills", num_kills, "--directory", tmp_path, "--signal", *names)
