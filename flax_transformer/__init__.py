@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.prepare import prepare_to_decode
     from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
     from flax_transformer.decoding.row_options import RowOptions
-    from flax_transformer.decoding.sampling import Sampling, sample
+    from flax_transformer.decoding.sampling import Sampling, make_row_keys, sample
     from flax_transformer.decoding.score import score
     from flax_transformer.decoding.step_functions import (
         combine_reorders,
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.stream import stream
     from flax_transformer.decoding.token_constraints import BadWords, ForcedPrefix, SuppressedTokens
     from flax_transformer.errors import InputError
+    from flax_transformer.evaluation.metrics import sentence_chrf
     from flax_transformer.evaluation.translate import translate
+    from flax_transformer.evaluation.translation import Request
     from flax_transformer.interop.model_directory import save_model
     from flax_transformer.interop.pretrained import load_pretrained, save_pretrained
     from flax_transformer.interop.pretrained_model import Pretrained
@@ -52,11 +54,13 @@ if TYPE_CHECKING:
         transformer_tiny,
     )
     from flax_transformer.models.transformer_config import TransformerConfig
+    from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig
 
 __all__ = [
     "BadWords",
     "BeamInputs",
     "BeamSearch",
+    "BlockSparseConfig",
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderOnly",
@@ -68,6 +72,7 @@ __all__ = [
     "NoRepeatNgram",
     "Pretrained",
     "RepetitionPenalty",
+    "Request",
     "RowOptions",
     "Sampling",
     "SuppressedTokens",
@@ -87,6 +92,7 @@ __all__ = [
     "make_contrastive_step",
     "make_ensemble_step",
     "make_model",
+    "make_row_keys",
     "marian_base",
     "minimum_bayes_risk",
     "prepare_to_decode",
@@ -94,6 +100,7 @@ __all__ = [
     "save_model",
     "save_pretrained",
     "score",
+    "sentence_chrf",
     "stream",
     "t5_base",
     "t5_small",
@@ -123,6 +130,7 @@ _HOMES = {
     "decoding.row_options": ("RowOptions",),
     "decoding.sampling": (
         "Sampling",
+        "make_row_keys",
         "sample",
     ),
     "decoding.score": ("score",),
@@ -138,7 +146,9 @@ _HOMES = {
         "SuppressedTokens",
     ),
     "errors": ("InputError",),
+    "evaluation.metrics": ("sentence_chrf",),
     "evaluation.translate": ("translate",),
+    "evaluation.translation": ("Request",),
     "interop.model_directory": ("save_model",),
     "interop.pretrained": (
         "load_pretrained",
@@ -165,6 +175,7 @@ _HOMES = {
         "transformer_tiny",
     ),
     "models.transformer_config": ("TransformerConfig",),
+    "nn.block_sparse_pattern": ("BlockSparseConfig",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
