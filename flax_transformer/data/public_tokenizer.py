@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from flax_transformer.data.json_tokenizer import JsonTokenizer
-from flax_transformer.data.piece_tokenizer import PieceTokenizer
+from flax_transformer.data.piece_tokenizer import PieceTokenizer, find_codes, load_vocabulary
 from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.data.tokenizer import DESCRIPTION_FILE, TranslationTokenizer
 from flax_transformer.errors import InputError
@@ -34,8 +34,12 @@ class TokenizerDescription:
         pad_id: id of the padding.
         bos_id: id of what a decoder reads first, or of what a text begins with.
         eos_id: id of the end token.
-        mask_id: id that stands for a hidden token.
+        mask_id: id that stands for a hidden token; None where there is none.
         source_prefix_ids: what every source begins with.
+        prompt_ids: what stands before a text that is continued; of ``tokenizer.json`` alone.
+
+    Raises:
+        InputError: the model has no such token.
     """
 
     kind: Literal["json", "pieces"]
@@ -44,8 +48,20 @@ class TokenizerDescription:
     pad_id: int
     bos_id: int
     eos_id: int
-    mask_id: int
+    mask_id: int | None
     source_prefix_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = min(self.source_vocab_size, self.target_vocab_size)
+        for name in ("pad_id", "bos_id", "eos_id", "mask_id", "source_prefix_ids", "prompt_ids"):
+            value = getattr(self, name)
+            for token_id in value if isinstance(value, tuple) else (value,):
+                if token_id is not None and not 0 <= token_id < size:
+                    raise InputError(
+                        f"the tokenizer's {name} must be below the model's {size} tokens, got "
+                        f"{token_id}."
+                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +109,22 @@ def make_public_tokenizer(
                 pad_id=description.pad_id,
                 bos_id=description.bos_id,
                 eos_id=description.eos_id,
-                mask_id=description.mask_id,
+                mask_token=description.mask_id,
                 prefix_ids=prefix if is_source else (),
+                prompt_ids=description.prompt_ids,
             )
         own_table = not is_source and TARGET_VOCABULARY_FILE in files
+        vocabulary = _take(files, TARGET_VOCABULARY_FILE if own_table else VOCABULARY_FILE)
         return PieceTokenizer(
             pieces_model=_take(files, SOURCE_PIECES_FILE if is_source else TARGET_PIECES_FILE),
-            vocabulary=_take(files, TARGET_VOCABULARY_FILE if own_table else VOCABULARY_FILE),
+            vocabulary=vocabulary,
             vocab_size=vocab_size,
             pad_id=description.pad_id,
             bos_id=description.bos_id,
             eos_id=description.eos_id,
-            mask_id=description.mask_id,
+            mask_token=description.mask_id,
             prefix_ids=prefix if is_source else (),
+            reads_codes=is_source and bool(find_codes(load_vocabulary(vocabulary))),
         )
 
     source, target = tokenizer(True), tokenizer(False)

@@ -88,6 +88,11 @@ class Tokenizer:
         """Id that stands for a hidden token: the unknown token's, which no text becomes."""
         return self.unk_id
 
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What stands before a text that is continued: the start token."""
+        return (self.bos_id,)
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of the best segmentation of ``text``, without start and end tokens."""
         return self.encode_batch([text])[0]

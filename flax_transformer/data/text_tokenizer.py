@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from flax_transformer.errors import InputError
+
 
 class TextTokenizer(Protocol):
     """Text to token ids and back; one object may serve both languages.
@@ -38,7 +40,11 @@ class TextTokenizer(Protocol):
 
     @property
     def mask_id(self) -> int:
-        """Id that stands for a hidden token."""
+        """Id that stands for a hidden token; an :class:`InputError` where there is none."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What stands before a text that is continued."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, without start and end tokens."""
@@ -51,3 +57,16 @@ class TextTokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``, in which special tokens stand for nothing."""
+
+
+def require_mask(mask_token: int | None) -> int:
+    """Return the token that stands for a hidden one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if mask_token is None:
+        raise InputError(
+            "the tokenizer must have a mask token for masked language modelling, got none."
+        )
+    return mask_token

@@ -16,6 +16,7 @@ HARMLESS = frozenset(
             "tokenizer_class",
         ),
         *("name_or_path", "dtype", "torch_dtype", "finetuning_task", "task_specific_params"),
+        *("transformers.js_config", "unsloth_version", "unsloth_fixed", "save_step"),
         *("_num_labels", "id2label", "label2id", "num_labels", "problem_type", "_commit_hash"),
         # What a call returns, and how it is computed.
         *("output_attentions", "output_hidden_states", "output_past", "return_dict", "use_cache"),
@@ -26,17 +27,13 @@ HARMLESS = frozenset(
         # Dropout of what has no dropout of its own here; it is off outside training.
         *("classifier_dropout", "classif_dropout", "seq_classif_dropout", "qa_dropout"),
         *("encoder_layerdrop", "decoder_layerdrop", "summary_first_dropout"),
-        # Tokens with a meaning, and defaults of the search: read by generation_defaults.py.
+        # Tokens with a meaning, and constraints of the search: read by generation_defaults.py.
         *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
         *("sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id", "prefix"),
-        *(
-            "force_bos_token_to_be_generated",
-            "forced_bos_token_id",
-            "forced_eos_token_id",
-            "bad_words_ids",
-            "suppress_tokens",
-        ),
-        *("begin_suppress_tokens", "max_length", "min_length", "num_beams", "num_beam_groups"),
+        *("force_bos_token_to_be_generated", "forced_bos_token_id", "forced_eos_token_id"),
+        *("bad_words_ids", "suppress_tokens"),
+        # Defaults of a search that its caller chooses here, and so are not read.
+        *("max_length", "min_length", "num_beams", "num_beam_groups", "max_sequence_length"),
         *("length_penalty", "early_stopping", "do_sample", "temperature", "top_k", "top_p"),
         *("typical_p", "repetition_penalty", "no_repeat_ngram_size", "num_return_sequences"),
         *("encoder_no_repeat_ngram_size", "diversity_penalty", "remove_invalid_values"),
@@ -44,6 +41,15 @@ HARMLESS = frozenset(
     }
 )
 """Attributes of every family that do not change what a model computes of given tokens."""
+
+_NEUTRAL: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "tie_encoder_decoder": False,
+    "pruned_heads": {},
+    "is_decoder": False,
+    "tf_legacy_loss": False,
+}
+"""Attributes of every family that change nothing at this value, and are supported at no other."""
 
 
 class Attributes:
@@ -59,11 +65,16 @@ class Attributes:
     def __init__(self, values: Mapping[str, Any], source: str) -> None:
         self.source = source
         self._values = {name: value for name, value in values.items() if value is not None}
+        self._nulls = frozenset(name for name, value in values.items() if value is None)
         self._read: set[str] = set()
 
     def has(self, name: str) -> bool:
         """Tell whether an attribute is given."""
         return name in self._values
+
+    def is_null(self, name: str) -> bool:
+        """Tell whether an attribute is there as null, where that is no default."""
+        return name in self._nulls
 
     def integer(self, name: str, default: int | None = None) -> int:
         """Return an integer; without a default it must be given."""
@@ -72,8 +83,8 @@ class Attributes:
             raise self._refusal(name, "a whole number", value)
         return value
 
-    def number(self, name: str, default: float) -> float:
-        """Return a number."""
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a number; without a default it must be given."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._refusal(name, "a number", value)
@@ -92,6 +103,10 @@ class Attributes:
         if not isinstance(value, str):
             raise self._refusal(name, "a string", value)
         return value
+
+    def value(self, name: str) -> Any:
+        """Return what is given, of whatever type; None if nothing is."""
+        return self._get(name, None)
 
     def table(self, name: str) -> "Attributes":
         """Return the attributes within an attribute; none if it is not given."""
@@ -127,8 +142,13 @@ class Attributes:
         Raises:
             InputError: names the first one; ignoring it might change what the model computes.
         """
+        known = self._read | HARMLESS | set(harmless)
         for name, value in self._values.items():
-            if name not in self._read and name not in HARMLESS and name not in harmless:
+            if name in known:
+                continue
+            if name in _NEUTRAL:
+                self.expect(name, _NEUTRAL[name])
+            else:
                 raise InputError(
                     f"{self.source} must not have the attribute {name!r} = {str(value)[:60]}, "
                     "which is not supported and might change what the model computes."

@@ -75,7 +75,8 @@ def read_checkpoint(directory: Path, *, dtype: ParameterDtype | None, place: Pla
     with open_tensors(directory) as files:
         stored_as = _full_names(member.family, files)
         _check_depth(member.config, files)
-        config = _untie(member, files, stored_as)
+        _take_copies(member, stored_as)
+        config = _drop_pooler(member.family, _untie(member, files, stored_as), stored_as)
         rules = member.family.full_rules(config)
         if dtype is None:
             names = {stored_as[rule.tensor] for rule in rules if rule.tensor in stored_as}
@@ -117,6 +118,23 @@ def _full_names(family: Family, files: TensorFiles) -> dict[str, str]:
     return stored_as
 
 
+def _take_copies(member: FamilyMember, stored_as: dict[str, str]) -> None:
+    """Let a tensor that is stored under a name of its copies alone be found under its own."""
+    for alias, name in member.family.aliases(member.config).items():
+        if name not in stored_as and alias in stored_as:
+            stored_as[name] = stored_as[alias]
+
+
+def _drop_pooler(
+    family: Family, config: TransformerConfig, stored_as: Mapping[str, str]
+) -> TransformerConfig:
+    """Return the config without a pooler if it has one that no head reads and no tensor is of."""
+    tensors = [r.tensor for r in family.full_rules(config) if r.path.startswith("pooler/")]
+    if config.head != "none" or any(tensor in stored_as for tensor in tensors):
+        return config
+    return dataclasses.replace(config, pooler="none")
+
+
 def _check_depth(config: TransformerConfig, files: TensorFiles) -> None:
     """Refuse more layers than tensors, before so many layers are made."""
     num_layers = config.num_encoder_layers + config.num_decoder_layers
@@ -133,7 +151,7 @@ def _untie(
     """Check that what is stored twice is the same; a differing output table is one of its own."""
     config = member.config
     for alias, name in member.family.aliases(config).items():
-        if alias not in stored_as or name not in stored_as:
+        if alias not in stored_as or stored_as[alias] == stored_as.get(name):
             continue
         first, second = files.read(stored_as[alias]), files.read(stored_as[name])
         if first.dtype == second.dtype and first.tobytes() == second.tobytes():
@@ -171,12 +189,13 @@ def _check_tensors(
     computed = family.computed(config)
     phrases += [
         f"{name} is not what is computed for it"
-        for name, table in computed.items()
-        if name in found and not _is_close(files.read(stored_as[name]), table)
+        for name, make_table in computed.items()
+        if name in found and not _is_close(files.read(stored_as[name]), make_table())
     ]
     known = expected.keys() | aliases.keys() | computed.keys()
     others = [name for name in found if name not in known]
-    surplus = [name for name in others if any(re.fullmatch(p, name) for p in family.surplus)]
+    patterns = family.surplus(config)
+    surplus = [name for name in others if any(re.fullmatch(p, name) for p in patterns)]
     phrases += [f"{name} is unexpected" for name in others if name not in surplus]
     if phrases:
         raise InputError(

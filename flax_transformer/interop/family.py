@@ -46,11 +46,13 @@ class Family:
         base_prefix: of the names of all but the heads' tensors, where the class has a head.
         head_tensors: how the names of the heads' tensors begin.
         base_class: the class without a head, whose names have no prefix; empty if there is none.
-        aliases: names under which a tensor may be stored a second time, all with prefixes.
+        aliases: names under which a tensor may be stored a second time, or instead of its own, all
+            with prefixes; the name of an output's table last.
         untied: the alias that may be a table of its own, whatever the attributes say.
         surplus: regular expressions of names that may be there and mean nothing to the class:
             buffers that are computed, and heads of the pre-training that the class does not have.
-        computed: tensors that may be stored, but are computed here, and must be what is computed.
+        computed: tensors that may be stored, but are computed here, and must be what is computed;
+            each with what computes it.
         harmless: attributes that change nothing, beside those of every family.
     """
 
@@ -65,8 +67,8 @@ class Family:
     base_class: str = ""
     aliases: Callable[[TransformerConfig], Mapping[str, str]] = lambda _: {}
     untied: str = ""
-    surplus: tuple[str, ...] = ()
-    computed: Callable[[TransformerConfig], Mapping[str, np.ndarray]] = lambda _: {}
+    surplus: Callable[[TransformerConfig], tuple[str, ...]] = lambda _: ()
+    computed: Callable[[TransformerConfig], Mapping[str, Callable[[], np.ndarray]]] = lambda _: {}
     harmless: frozenset[str] = frozenset()
 
     def full_name(self, tensor: str) -> str:

@@ -13,25 +13,18 @@ from flax_transformer.interop.families.distilbert import DISTILBERT
 from flax_transformer.interop.families.gpt2 import GPT2
 from flax_transformer.interop.families.llama import LLAMA
 from flax_transformer.interop.families.marian import MARIAN
+from flax_transformer.interop.families.mistral import MISTRAL
 from flax_transformer.interop.families.roberta import ROBERTA
 from flax_transformer.interop.families.t5 import T5
 from flax_transformer.interop.family import Family
-from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.models.transformer_config import COMPUTATION_FIELDS, TransformerConfig
 from flax_transformer.tree_paths import shorten
 
 FAMILIES: Mapping[str, Family] = {
     family.model_type: family
-    for family in (BERT, DISTILBERT, ROBERTA, GPT2, T5, BART, MARIAN, LLAMA)
+    for family in (BERT, DISTILBERT, ROBERTA, GPT2, T5, BART, MARIAN, LLAMA, MISTRAL)
 }
 """By their names in ``config.json``."""
-
-_OF_TRAINING = frozenset(
-    {
-        *("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate"),
-        *("param_dtype", "compute_dtype", "product_dtype", "scan_layers", "remat"),
-    }
-)
-"""Fields that say how to compute, not what: a family need not express them."""
 
 
 class FamilyMember(NamedTuple):
@@ -52,7 +45,7 @@ def read_member(values: Mapping[str, Any], source: str) -> FamilyMember:
     >>> read_member({"model_type": "mamba"}, "config.json")
     Traceback (most recent call last):
     flax_transformer.errors.InputError: config.json: model_type must be one of bert, distilbert, \
-roberta, gpt2, t5, bart, marian, llama, got 'mamba'.
+roberta, gpt2, t5, bart, marian, llama, mistral, got 'mamba'.
     """
     attributes = Attributes(values, source)
     families = {name: name for name in FAMILIES}
@@ -103,7 +96,7 @@ def _differences(config: TransformerConfig, found: TransformerConfig) -> list[st
     return [
         f"{name} = {left.get(name)!r} instead of {right.get(name)!r}"
         for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name) and name not in _OF_TRAINING
+        if left.get(name) != right.get(name) and name not in COMPUTATION_FIELDS
     ]
 
 
@@ -116,9 +109,15 @@ def _canonical(config: TransformerConfig) -> dict[str, Any]:
         fields["share_source_target_embedding"] = True
     if config.architecture == "encoder_only":
         fields["share_target_output_embedding"] = True
+    is_scaled = config.position_encoding == "rotary" and config.rotary_scaling != "none"
     used = {
         "sinusoid_layout": config.position_encoding == "sinusoidal",
         "rotary_base": config.position_encoding == "rotary",
+        "rotary_scaling": config.position_encoding == "rotary",
+        "rotary_factor": is_scaled,
+        "rotary_low_frequency_factor": is_scaled and config.rotary_scaling == "llama3",
+        "rotary_high_frequency_factor": is_scaled and config.rotary_scaling == "llama3",
+        "rotary_original_positions": is_scaled and config.rotary_scaling == "llama3",
         "num_relative_buckets": config.position_encoding == "relative",
         "max_relative_distance": config.position_encoding == "relative",
     }

@@ -1,6 +1,7 @@
 """What a public model's files say of the search: its tokens, and what must be generated."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,20 @@ from flax_transformer.run_layout import CONFIG_FILE
 
 GENERATION_FILE = "generation_config.json"
 
+_UNBIDDEN_ID = 50_256
+"""The start and end token that files of GPT-2's shape name even if their vocabulary is smaller."""
+
+_FIELDS = {
+    "bos_token_id": "bos_id",
+    "decoder_start_token_id": "start_id",
+    "eos_token_id": "eos_ids",
+    "forced_bos_token_id": "forced_first_id",
+    "forced_eos_token_id": "forced_last_id",
+}
+"""What a model must have a token of: attributes of the file, and fields."""
+
+_logger = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationDefaults:
@@ -23,7 +38,8 @@ class GenerationDefaults:
     Attributes:
         bos_id: token that texts begin with.
         start_id: token that the decoder of an encoder–decoder reads first.
-        eos_ids: tokens that end an output; a search here knows the first alone.
+        eos_ids: tokens that end an output; a search here knows one alone, that of the tokenizer or
+            else the first.
         pad_id: token that pads.
         forced_first_id: what every output begins with.
         forced_last_id: what an output of the greatest length ends with.
@@ -103,6 +119,50 @@ def read_generation_defaults(directory: Path) -> GenerationDefaults:
     )
 
 
+def fit_to_vocabulary(
+    defaults: GenerationDefaults, vocab_size: int, directory: Path
+) -> GenerationDefaults:
+    """Check that a model has the tokens, and leave out, with a warning, what changes nothing.
+
+    That is padding, which no model reads, tokens and sequences that are not to be generated, and
+    the number of GPT-2's start and end token, which models trained anew keep in their files.
+
+    >>> defaults = GenerationDefaults(eos_ids=(2,), pad_id=9)
+    >>> fit_to_vocabulary(defaults, 9, Path("model")).pad_id is None
+    True
+
+    Raises:
+        InputError: it has not one of the others.
+    """
+    ids = {name: _as_tuple(getattr(defaults, field)) for name, field in _FIELDS.items()}
+    for name, tokens in ids.items():
+        ignored = _UNBIDDEN_ID if name in ("bos_token_id", "eos_token_id") else None
+        if beyond := [token for token in tokens if token >= vocab_size and token != ignored]:
+            raise InputError(
+                f"{directory}: {name} must be below the model's {vocab_size} tokens, got "
+                f"{beyond[0]}."
+            )
+    bos_id, pad_id = defaults.bos_id, defaults.pad_id
+    fitting = dataclasses.replace(
+        defaults,
+        bos_id=None if bos_id is None or bos_id >= vocab_size else bos_id,
+        eos_ids=tuple(each for each in defaults.eos_ids if each < vocab_size),
+        pad_id=None if pad_id is None or pad_id >= vocab_size else pad_id,
+        suppressed_ids=tuple(each for each in defaults.suppressed_ids if each < vocab_size),
+        bad_words=tuple(each for each in defaults.bad_words if max(each) < vocab_size),
+    )
+    if fitting != defaults:
+        fields = [field.name for field in dataclasses.fields(defaults)]
+        changed = [name for name in fields if getattr(fitting, name) != getattr(defaults, name)]
+        _logger.warning(
+            "%s: tokens of %s that are not below the model's %d are left out",
+            directory,
+            ", ".join(changed),
+            vocab_size,
+        )
+    return fitting
+
+
 def write_generation_defaults(defaults: GenerationDefaults) -> dict[str, Any]:
     """Return the object of ``generation_config.json``; the inverse of reading."""
     words = [[token] for token in defaults.suppressed_ids] + [list(w) for w in defaults.bad_words]
@@ -118,6 +178,12 @@ def write_generation_defaults(defaults: GenerationDefaults) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _as_tuple(value: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _one_or_more(ids: tuple[int, ...]) -> int | list[int] | None:
     if not ids:
         return None
@@ -129,9 +195,9 @@ def _first(ids: tuple[int, ...]) -> int | None:
 
 
 def _ids(values: Mapping[str, Any], name: str, path: Path) -> tuple[int, ...]:
-    """Read one token, several or none."""
+    """Read one token, several or none; -1 is none, too."""
     value = values.get(name)
-    ids = value if isinstance(value, list) else [] if value is None else [value]
+    ids = value if isinstance(value, list) else [] if value in (None, -1) else [value]
     if not all(type(token) is int and token >= 0 for token in ids):
         raise InputError(f"{path}: {name} must be a token, or tokens, got {str(value)[:60]}.")
     return tuple(ids)

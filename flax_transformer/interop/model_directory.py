@@ -6,6 +6,7 @@ one, and ``usage.json`` where the model has names of classes, constraints of the
 tokenizer.
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from flax_transformer.interop.checkpoint_reader import PlaceFn
 from flax_transformer.interop.generation_defaults import GenerationDefaults
 from flax_transformer.interop.pretrained_model import Pretrained
 from flax_transformer.interop.replace_directory import name_of_old, replace_directory
-from flax_transformer.interop.safetensors_io import load_tensors, save_tensors
+from flax_transformer.interop.safetensors_io import SafetensorsFile, save_tensors
 from flax_transformer.json_config import config_from_json, read_json_object
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters
@@ -105,27 +106,30 @@ def load_model(path: Path, *, dtype: ParameterDtype | None, place: PlaceFn) -> P
     tokenizer = load_tokenizer(path / TOKENIZER_DIRECTORY) if usage.has_tokenizer else None
     check_vocabularies(config, tokenizer, path)
     model = make_model(config)
-    tensors = load_tensors(path / WEIGHTS_FILE)
-    if differences := describe_differences(flatten_tree(abstract_parameters(model)), tensors):
-        raise InputError(
-            f"{path / WEIGHTS_FILE} must fit {CONFIG_FILE} beside it, but {shorten(differences)}."
-        )
-    not_finite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
-    if not_finite:
-        raise InputError(
-            f"{path / WEIGHTS_FILE} must hold finite values, got NaN or infinity in "
-            f"{shorten(not_finite)}."
-        )
+    expected = flatten_tree(abstract_parameters(model))
     if dtype is not None:
         config = dataclasses.replace(config, param_dtype=dtype, compute_dtype=dtype)
         model = make_model(config)
-    params = unflatten_tree(
-        {
-            name: place(name, tensor if dtype is None else tensor.astype(np.dtype(dtype)))
-            for name, tensor in tensors.items()
+    with contextlib.ExitStack() as stack:
+        file = SafetensorsFile(path / WEIGHTS_FILE, stack)
+        if differences := describe_differences(expected, file.signatures):
+            raise InputError(
+                f"{path / WEIGHTS_FILE} must fit {CONFIG_FILE} beside it, but "
+                f"{shorten(differences)}."
+            )
+        params = {
+            name: place(name, _as_parameter(file.read(name), dtype, f"{file.path}: {name}"))
+            for name in file.signatures
         }
+    return Pretrained(
+        model, unflatten_tree(params), config, tokenizer, usage.generation, usage.labels
     )
-    return Pretrained(model, params, config, tokenizer, usage.generation, usage.labels)
+
+
+def _as_parameter(array: np.ndarray, dtype: ParameterDtype | None, name: str) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must hold finite values, got NaN or infinity.")
+    return array if dtype is None else array.astype(np.dtype(dtype))
 
 
 def find_model(directory: Path) -> Path:

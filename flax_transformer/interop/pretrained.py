@@ -11,6 +11,7 @@ from flax_transformer.interop.checkpoint_writer import write_checkpoint
 from flax_transformer.interop.generation_defaults import (
     GENERATION_FILE,
     GenerationDefaults,
+    fit_to_vocabulary,
     read_generation_defaults,
 )
 from flax_transformer.interop.hub import find_directory
@@ -18,7 +19,7 @@ from flax_transformer.interop.model_directory import find_model, load_model, sav
 from flax_transformer.interop.pretrained_model import Pretrained, Translator
 from flax_transformer.interop.public_tokenizer import read_tokenizer, tokenizer_files
 from flax_transformer.interop.replace_directory import replace_directory
-from flax_transformer.interop.tensor_files import SAFETENSORS_FILE
+from flax_transformer.interop.tensor_files import INDEX_SUFFIX, SAFETENSORS_FILE, TORCH_FILE
 from flax_transformer.json_config import read_json_object
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.make_model import make_model
@@ -42,6 +43,7 @@ def load_pretrained(
     dtype: ParameterDtype | None = None,
     mesh: Mesh | None = None,
     rules: ShardingRules | None = None,
+    revision: str | None = None,
 ) -> Pretrained:
     """Load a model: of a run's work directory, of a model directory, or a public one.
 
@@ -51,27 +53,32 @@ def load_pretrained(
 
     Args:
         path_or_hub_id: where it is.
-        dtype: of the parameters and the states; None for that of the file.
+        dtype: of the parameters and the states; None for that of the file, or, where a public
+            model's tensors are not all float32 or all bfloat16, for float32, which holds them all.
         mesh: devices to lay the parameters out over, as they are read; None for the first one.
         rules: how they lie there; None for the defaults.
+        revision: branch, tag or commit of a model on the hub; None for the newest.
 
     Raises:
         InputError: there is no model, a file is damaged, its parts do not fit one another, or it
             is of a kind that is not supported; the message names what is wrong.
     """
     place = make_place_fn(mesh, rules)
-    directory = find_directory(Path(path_or_hub_id))
+    directory = find_directory(Path(path_or_hub_id), revision=revision)
     if not is_public(directory):
         return load_model(find_model(directory), dtype=dtype, place=place)
     member, params = read_checkpoint(directory, dtype=dtype, place=place)
-    generation = read_generation_defaults(directory)
+    config = member.config
+    generation = fit_to_vocabulary(
+        read_generation_defaults(directory), config.target_vocab_size, directory
+    )
     return Pretrained(
-        make_model(member.config),
+        make_model(config),
         params,
-        member.config,
-        read_tokenizer(directory, member.config, generation),
+        config,
+        read_tokenizer(directory, config, generation),
         generation,
-        _read_labels(directory, member.config.num_labels),
+        _read_labels(directory, config.num_labels),
     )
 
 
@@ -96,6 +103,7 @@ def save_pretrained(pretrained: Pretrained, path: str | os.PathLike[str]) -> Non
     """Write a model in the layout of the ``transformers`` library, in place of one there.
 
     Loading what this writes gives the same parameters, and so does the ``transformers`` library.
+    Tensors have the dtype of the parameters: what was read from float16 is written as float32.
     Like :func:`save_model` it leaves the old directory or the new one, never half of one.
 
     Raises:
@@ -128,7 +136,9 @@ def is_public(directory: Path) -> bool:
         values = read_json_object(path)
     except InputError:
         return False  # the reader of our own directories says what is wrong with it
-    return "model_type" in values or "architectures" in values
+    # One without them may be a public one all the same, of which its reader says what is missing.
+    has_torch_file = any((directory / f"{TORCH_FILE}{end}").is_file() for end in ("", INDEX_SUFFIX))
+    return "model_type" in values or "architectures" in values or has_torch_file
 
 
 def _read_labels(directory: Path, num_labels: int) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-import tokenizers
 
+from flax_transformer.data.json_tokenizer import load_tokenizer_json
+from flax_transformer.data.piece_tokenizer import load_vocabulary
 from flax_transformer.data.public_tokenizer import (
     SOURCE_PIECES_FILE,
     TARGET_PIECES_FILE,
@@ -21,26 +22,42 @@ from flax_transformer.data.public_tokenizer import (
 )
 from flax_transformer.data.sentencepiece_model import Tokenizer
 from flax_transformer.data.tokenizer import TranslationTokenizer
-from flax_transformer.errors import InputError, one_line
+from flax_transformer.errors import InputError
 from flax_transformer.interop.generation_defaults import GenerationDefaults
+from flax_transformer.interop.special_tokens import (
+    Template,
+    guess_tokens,
+    name_tokens,
+    read_template,
+)
+from flax_transformer.interop.vocabulary_files import (
+    MERGES_FILE,
+    UNIGRAM_FILE,
+    WORDS_FILE,
+    make_byte_pairs,
+    make_unigram,
+    make_word_piece,
+)
 from flax_transformer.json_config import read_json_object
 from flax_transformer.models.transformer_config import TransformerConfig
 
 _CONFIG_FILE = "tokenizer_config.json"
 _TOKENS_FILE = "special_tokens_map.json"
+_ADDED_FILE = "added_tokens.json"
+_PAIR_OF_PIECES = {SOURCE_PIECES_FILE, TARGET_PIECES_FILE}
 
 _FILES = (
     TOKENIZER_FILE,
     _CONFIG_FILE,
     _TOKENS_FILE,
-    "added_tokens.json",
+    _ADDED_FILE,
     SOURCE_PIECES_FILE,
     TARGET_PIECES_FILE,
     VOCABULARY_FILE,
     TARGET_VOCABULARY_FILE,
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
+    WORDS_FILE,
+    MERGES_FILE,
+    UNIGRAM_FILE,
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
@@ -54,39 +71,27 @@ def read_tokenizer(
 ) -> PublicTokenizer | None:
     """Read a public model's tokenizers; None where its directory has none that is known.
 
+    Where there are older files in place of ``tokenizer.json``, it is made of them, and written
+    beside them when the model is saved.
+
     Raises:
         InputError: a file is damaged, or does not fit the model.
     """
     files = {
         name: (directory / name).read_bytes() for name in _FILES if (directory / name).is_file()
     }
-    is_json = TOKENIZER_FILE in files
-    if not is_json and not {SOURCE_PIECES_FILE, TARGET_PIECES_FILE} <= files.keys():
-        return None
-    named = _named_tokens(directory, files, is_json=is_json)
-    is_pair = config.architecture == "encoder_decoder"
-    eos_id = _first_known(generation.eos_ids[:1], named, "eos_token", "sep_token")
-    bos_ids = (generation.start_id,) if is_pair else ()
-    bos_id = _first_known(bos_ids, named, "cls_token", "bos_token")
-    if bos_id is None:
-        bos_id = _first_known((generation.bos_id, eos_id), {})
-    pad_id = _first_known((generation.pad_id,), named, "pad_token")
-    mask_id = _first_known((), named, "mask_token", "unk_token")
-    if eos_id is None or bos_id is None:
-        _logger.warning("%s says of no token that it ends a text: no tokenizer", directory)
-        return None
-    description = TokenizerDescription(
-        kind="json" if is_json else "pieces",
-        source_vocab_size=config.source_vocab_size,
-        target_vocab_size=config.target_vocab_size,
-        # Where nothing pads, the end token does.
-        pad_id=eos_id if pad_id is None else pad_id,
-        bos_id=bos_id,
-        eos_id=eos_id,
-        mask_id=eos_id if mask_id is None else mask_id,
-        source_prefix_ids=_prefix_ids(files, directory, eos_id) if is_json and is_pair else (),
-    )
+    settings = _read_settings(directory, files)
     try:
+        files |= _make_tokenizer_json(files, config, settings)
+        is_json = TOKENIZER_FILE in files
+        if not is_json and not files.keys() >= _PAIR_OF_PIECES:
+            _warn_of_unread(directory, files)
+            return None
+        description = _describe(files, settings, config, generation)
+        if description is None:
+            _logger.warning("%s says of no token that it ends a text: no tokenizer", directory)
+            return None
+        _warn_of_other_ends(directory, description.eos_id, generation.eos_ids)
         return make_public_tokenizer(files, description)
     except InputError as error:
         raise InputError(f"{directory}: {error}") from None
@@ -135,39 +140,93 @@ def _json(values: Mapping[str, Any]) -> bytes:
     return f"{json.dumps(values, ensure_ascii=False, indent=2)}\n".encode()
 
 
-def _named_tokens(directory: Path, files: Mapping[str, bytes], *, is_json: bool) -> dict[str, int]:
-    """Map the tokens that the tokenizer's own config names, as ``eos_token``, to their ids."""
+def _read_settings(directory: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what the tokenizer's own configs say."""
     values: dict[str, Any] = {}
     for file in (_TOKENS_FILE, _CONFIG_FILE):
         if file in files:
             values |= read_json_object(directory / file)
+    return values
+
+
+def _make_tokenizer_json(
+    files: Mapping[str, bytes], config: TransformerConfig, settings: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Make the file of the older ones of a family that had such; nothing where it is not known."""
+    names = files.keys()
+    if TOKENIZER_FILE in names or names >= _PAIR_OF_PIECES or _ADDED_FILE in names:
+        return {}
+    if WORDS_FILE in names and config.architecture == "encoder_only":
+        return {TOKENIZER_FILE: make_word_piece(files[WORDS_FILE], settings)}
+    if {VOCABULARY_FILE, MERGES_FILE} <= names and config.position_encoding == "learned":
+        table, merges = files[VOCABULARY_FILE], files[MERGES_FILE]
+        return {TOKENIZER_FILE: make_byte_pairs(table, merges, settings)}
+    if UNIGRAM_FILE in names and config.position_encoding == "relative":
+        return {TOKENIZER_FILE: make_unigram(files[UNIGRAM_FILE], settings)}
+    return {}
+
+
+def _describe(
+    files: Mapping[str, bytes],
+    settings: Mapping[str, Any],
+    config: TransformerConfig,
+    generation: GenerationDefaults,
+) -> TokenizerDescription | None:
+    """Find the tokens with a meaning; None where nothing says what ends a text."""
+    size = min(config.source_vocab_size, config.target_vocab_size)
+    is_json, is_pair = TOKENIZER_FILE in files, config.architecture == "encoder_decoder"
+    template = Template((), ())
     if is_json:
-        vocabulary = _load(files, directory).get_vocab()
+        tokenizer = load_tokenizer_json(files[TOKENIZER_FILE])
+        template = read_template(tokenizer)
+        named = guess_tokens(tokenizer, template, vocab_size=size)
+        named |= name_tokens(settings, tokenizer.get_vocab(), vocab_size=size)
     else:
-        vocabulary = read_json_object(directory / VOCABULARY_FILE)
-    named = {}
-    for name, value in values.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(text, str):
-            token_id = vocabulary.get(text)
-            if isinstance(token_id, int):
-                named[name] = token_id
-    return named
+        table = load_vocabulary(files.get(VOCABULARY_FILE, b""))
+        named = name_tokens(settings, table, vocab_size=size)
+    ends = generation.eos_ids
+    own_end = named.get("eos_token")
+    eos_id = own_end if own_end in ends else _first_known(ends[:1], named, "eos_token", "sep_token")
+    bos_ids = (generation.start_id,) if is_pair else ()
+    bos_id = _first_known(bos_ids, named, "cls_token", "bos_token")
+    if bos_id is None:
+        bos_id = _first_known((generation.bos_id, eos_id), {})
+    pad_id = _first_known((generation.pad_id,), named, "pad_token")
+    if eos_id is None or bos_id is None:
+        return None
+    return TokenizerDescription(
+        kind="json" if is_json else "pieces",
+        source_vocab_size=config.source_vocab_size,
+        target_vocab_size=config.target_vocab_size,
+        # Where nothing pads, the end token does.
+        pad_id=eos_id if pad_id is None else pad_id,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        # The unknown token of pieces stands for a hidden one, as in the tokenizers trained here.
+        mask_id=_first_known((), named, "mask_token", *(() if is_json else ("unk_token",))),
+        source_prefix_ids=template.before if is_pair else (),
+        prompt_ids=template.before,
+    )
 
 
-def _prefix_ids(files: Mapping[str, bytes], directory: Path, eos_id: int) -> tuple[int, ...]:
-    """Return what the tokenizer puts before every text, of what it puts around one."""
-    ids = _load(files, directory).encode("").ids
-    return tuple(ids[: ids.index(eos_id)] if eos_id in ids else ids)
+def _warn_of_unread(directory: Path, files: Mapping[str, bytes]) -> None:
+    if unread := sorted(files.keys() - {_CONFIG_FILE, _TOKENS_FILE}):
+        _logger.warning(
+            "%s has no %s, and %s cannot be read here: no tokenizer",
+            directory,
+            TOKENIZER_FILE,
+            ", ".join(unread),
+        )
 
 
-def _load(files: Mapping[str, bytes], directory: Path) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(files[TOKENIZER_FILE].decode())
-    except Exception as error:  # of no narrower type
-        raise InputError(
-            f"{directory / TOKENIZER_FILE} must hold a tokenizer: {one_line(error)}."
-        ) from error
+def _warn_of_other_ends(directory: Path, eos_id: int, eos_ids: tuple[int, ...]) -> None:
+    if others := [each for each in eos_ids if each != eos_id]:
+        _logger.warning(
+            "%s: token %d ends an output; tokens that would, too, but do not here: %s",
+            directory,
+            eos_id,
+            ", ".join(map(str, others)),
+        )
 
 
 def _first_known(ids: tuple[int | None, ...], named: Mapping[str, int], *names: str) -> int | None:

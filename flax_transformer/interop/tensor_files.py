@@ -7,13 +7,13 @@ each tensor is read when it is asked for, from a file that is mapped into memory
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from flax_transformer.errors import InputError, one_line
+from flax_transformer.errors import InputError
+from flax_transformer.interop.legacy_torch_file import LegacyTorchFile
+from flax_transformer.interop.safetensors_io import SafetensorsFile, TensorSignature
 from flax_transformer.interop.torch_archive import TorchArchive
 from flax_transformer.json_config import read_json_object
 from flax_transformer.tree_paths import shorten
@@ -22,25 +22,8 @@ SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
 
-_SAFETENSORS_DTYPES: Mapping[str, Any] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
-
-
-class TensorSignature(NamedTuple):
-    """What a tensor is, before it is read."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
+_ZIP_MAGIC = b"PK\x03\x04"
+"""What a file begins with that PyTorch 1.6 or later wrote."""
 
 
 class TensorFile(Protocol):
@@ -84,52 +67,22 @@ class TensorFiles:
         return self._file_of[name].read(name)
 
 
-class _SafetensorsFile:
-    def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
-        self._path = path
-        if not path.is_file():
-            raise InputError(f"{path} must be a file, got nothing there.")
-        self.signatures: dict[str, TensorSignature] = {}
-        with self._faults():
-            self._file = stack.enter_context(safe_open(path, framework="np"))
-            for name in self._file.keys():  # noqa: SIM118 - it is no mapping
-                view = self._file.get_slice(name)
-                if view.get_dtype() not in _SAFETENSORS_DTYPES:
-                    raise InputError(
-                        f"{path} must hold tensors of {', '.join(_SAFETENSORS_DTYPES)}, got "
-                        f"{view.get_dtype()} for {name}."
-                    )
-                dtype = np.dtype(_SAFETENSORS_DTYPES[view.get_dtype()])
-                self.signatures[name] = TensorSignature(tuple(view.get_shape()), dtype)
-
-    def read(self, name: str) -> np.ndarray:
-        with self._faults():
-            return self._file.get_tensor(name)
-
-    @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{self._path} is damaged or no safetensors file: {one_line(error)}."
-            ) from error
-
-
 class _TorchFile:
     def __init__(self, path: Path, stack: contextlib.ExitStack) -> None:
         if not path.is_file():
             raise InputError(f"{path} must be a file, got nothing there.")
-        self._archive = stack.enter_context(TorchArchive(path))
+        with path.open("rb") as content:
+            is_zip = content.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        self._tensors: TorchArchive | LegacyTorchFile = (
+            stack.enter_context(TorchArchive(path)) if is_zip else LegacyTorchFile(path)
+        )
         self.signatures = {
             name: TensorSignature(tensor.shape, tensor.storage.dtype)
-            for name, tensor in self._archive.tensors.items()
+            for name, tensor in self._tensors.tensors.items()
         }
 
     def read(self, name: str) -> np.ndarray:
-        return self._archive.read(name)
+        return self._tensors.read(name)
 
 
 @contextlib.contextmanager
@@ -140,7 +93,7 @@ def open_tensors(directory: Path) -> Iterator[TensorFiles]:
         InputError: there is none, one is damaged, or an index does not describe what is there.
     """
     with contextlib.ExitStack() as stack:
-        for name, open_file in ((SAFETENSORS_FILE, _SafetensorsFile), (TORCH_FILE, _TorchFile)):
+        for name, open_file in ((SAFETENSORS_FILE, SafetensorsFile), (TORCH_FILE, _TorchFile)):
             if (directory / name).is_file():
                 file: TensorFile = open_file(directory / name, stack)
                 yield TensorFiles(str(directory / name), {name: file})

@@ -52,7 +52,9 @@ def check_can_decode(config: TransformerConfig, max_length: int, prompt_length: 
     """
     if config.scan_layers:
         raise InputError("scan_layers must be off to decode. Use unstack_layers on the parameters.")
-    room = config.max_positions - prompt_length + 1
+    if config.position_limit is None:
+        return
+    room = config.position_limit - prompt_length + 1
     if max_length > room:
         raise InputError(
             f"max_length must be at most {room} after {prompt_length} tokens for max_positions = "

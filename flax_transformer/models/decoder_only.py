@@ -22,10 +22,11 @@ from flax_transformer.models.inputs import (
 from flax_transformer.models.outputs import make_logits, scale_states
 from flax_transformer.models.stack import Encoder
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.embedding import OutputProjection
 from flax_transformer.nn.kv_cache import write_prompt
-from flax_transformer.nn.masks import make_causal_mask, make_padding_mask, make_segment_mask
+from flax_transformer.nn.masks import make_causal_mask, make_padding_mask
 
 
 class DecoderOnly(nn.Module):
@@ -90,10 +91,10 @@ class DecoderOnly(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B T D"]:
         """Return the last layer's states, which :meth:`logits` reads; arguments as above."""
-        mask = make_causal_mask(tokens.shape[1])
-        if segment_ids is not None:
-            mask &= make_segment_mask(segment_ids, segment_ids)
-        positions = positions_of(tokens, positions, max_positions=self.config.max_positions)
+        mask = AttentionMask(
+            causal=True, query_segment_ids=segment_ids, key_segment_ids=segment_ids
+        )
+        positions = positions_of(tokens, positions, limit=self.config.position_limit)
         states = self._sum_inputs(tokens, positions, deterministic=deterministic)
         states = self.decoder(states, mask, positions=positions, deterministic=deterministic)
         return scale_states(states, self.config)
@@ -123,12 +124,13 @@ class DecoderOnly(nn.Module):
             max_length: tokens that a hypothesis may have beside the prompt.
 
         Raises:
-            InputError: prompt and ``max_length`` are over ``max_positions``, or the layers are
-                stacked.
+            InputError: prompt and ``max_length`` are over ``max_positions``, where there is no
+                mask; ``max_length`` is alone; or the layers are stacked.
         """
         config = self.config
         batch_size, prompt_length = prompt.shape
-        check_can_decode(config, max_length, prompt_length)
+        # Positions are counted by the mask, which says only when it runs how many there are.
+        check_can_decode(config, max_length, prompt_length if prompt_mask is None else 1)
         is_token = jnp.ones(prompt.shape, bool) if prompt_mask is None else prompt_mask
         counts = jnp.cumsum(is_token, axis=1, dtype=jnp.int32)
         is_read = is_token & (counts < counts[:, -1:])

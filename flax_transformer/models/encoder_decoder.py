@@ -1,5 +1,7 @@
 """The encoder-decoder Transformer of "Attention Is All You Need" (arXiv 1706.03762)."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -23,9 +25,9 @@ from flax_transformer.models.inputs import (
 from flax_transformer.models.outputs import make_logits, scale_states
 from flax_transformer.models.stack import Decoder, Encoder
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.embedding import OutputProjection
-from flax_transformer.nn.masks import make_causal_mask, make_padding_mask, make_segment_mask
 
 
 class EncoderDecoder(nn.Module):
@@ -120,8 +122,11 @@ class EncoderDecoder(nn.Module):
         deterministic: bool = True,
     ) -> Float[Array, "B S D"]:
         """Encode the source; arguments as for :meth:`__call__`."""
-        mask = _make_key_mask(source_mask, segment_ids, segment_ids)
-        positions = positions_of(source, positions, max_positions=self.config.max_positions)
+        mask = dataclasses.replace(
+            _make_key_mask(source_mask, segment_ids, segment_ids),
+            sparsity=self.config.encoder_sparsity,
+        )
+        positions = positions_of(source, positions, limit=self.config.position_limit)
         states = sum_inputs(
             self.source_embedding(source),
             positions,
@@ -146,11 +151,11 @@ class EncoderDecoder(nn.Module):
         """Return the decoder's states, which :meth:`logits` reads; arguments as for __call__."""
         if (segment_ids is None) != (source_segment_ids is None):
             raise InputError("segment ids must be given for both source and target, or for none.")
-        self_mask = make_causal_mask(target.shape[1])
-        if segment_ids is not None:
-            self_mask &= make_segment_mask(segment_ids, segment_ids)
+        self_mask = AttentionMask(
+            causal=True, query_segment_ids=segment_ids, key_segment_ids=segment_ids
+        )
         cross_mask = _make_key_mask(source_mask, segment_ids, source_segment_ids)
-        positions = positions_of(target, positions, max_positions=self.config.max_positions)
+        positions = positions_of(target, positions, limit=self.config.position_limit)
         states = self._sum_target_inputs(target, positions, deterministic=deterministic)
         states = self.decoder(
             states,
@@ -243,10 +248,10 @@ def _make_key_mask(
     key_mask: Bool[Array, "B S"] | None,
     query_segment_ids: Int[Array, "B T"] | None,
     key_segment_ids: Int[Array, "B S"] | None,
-) -> Bool[Array, "B 1 #T S"] | None:
-    """Return the mask of padded rows or of packed ones; None where all positions are tokens."""
-    if query_segment_ids is None or key_segment_ids is None:
-        return None if key_mask is None else make_padding_mask(key_mask)
-    if key_mask is not None:
+) -> AttentionMask:
+    """Return the mask of padded rows or of packed ones."""
+    if key_mask is None:
+        return AttentionMask(query_segment_ids=query_segment_ids, key_segment_ids=key_segment_ids)
+    if key_segment_ids is not None:
         raise InputError("source_mask must be None when segment ids are given.")
-    return make_segment_mask(query_segment_ids, key_segment_ids)
+    return AttentionMask(key_segment_ids=key_mask.astype(jnp.int32))

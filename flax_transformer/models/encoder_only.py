@@ -16,11 +16,11 @@ from flax_transformer.models.inputs import (
 from flax_transformer.models.outputs import make_logits
 from flax_transformer.models.stack import Encoder
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.dropout import Dropout
 from flax_transformer.nn.embedding import Embedding, OutputProjection
 from flax_transformer.nn.feed_forward import ACTIVATIONS
 from flax_transformer.nn.linear import Linear
-from flax_transformer.nn.masks import make_padding_mask, make_segment_mask
 from flax_transformer.nn.normalization import make_norm
 
 
@@ -145,10 +145,12 @@ class EncoderOnly(nn.Module):
         config = self.config
         if segment_ids is not None and mask is not None:
             raise InputError("mask must be None when segment ids are given.")
-        attention_mask = None if mask is None else make_padding_mask(mask)
-        if segment_ids is not None:
-            attention_mask = make_segment_mask(segment_ids, segment_ids)
-        positions = positions_of(tokens, positions, max_positions=config.max_positions)
+        attention_mask = AttentionMask(
+            query_segment_ids=segment_ids,
+            key_segment_ids=segment_ids if mask is None else mask.astype(jnp.int32),
+            sparsity=config.encoder_sparsity,
+        )
+        positions = positions_of(tokens, positions, limit=config.position_limit)
         embedded = self.source_embedding(tokens)
         if config.num_token_types:
             types = jnp.zeros_like(tokens) if token_types is None else token_types

@@ -36,17 +36,17 @@ def make_embedding_norm(config: TransformerConfig) -> LayerNorm | RMSNorm | None
 
 
 def positions_of(
-    tokens: Int[Array, "B T"], positions: Int[Array, "B T"] | None, *, max_positions: int
+    tokens: Int[Array, "B T"], positions: Int[Array, "B T"] | None, *, limit: int | None
 ) -> Int[Array, "#B T"]:
     """Return ``positions``, or, where there are none, those counted from the row's start.
 
     Raises:
-        InputError: a row is longer than ``max_positions``.
+        InputError: a row is longer than ``limit``, which the config calls ``max_positions``.
     """
     length = tokens.shape[1]
-    if length > max_positions:
+    if limit is not None and length > limit:
         raise InputError(
-            f"a row must be at most max_positions = {max_positions} tokens long, got {length}."
+            f"a row must be at most max_positions = {limit} tokens long, got {length}."
         )
     return jnp.arange(length)[None] if positions is None else positions
 

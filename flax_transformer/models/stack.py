@@ -15,6 +15,7 @@ from flax_transformer.models.decoder_cache import (
     slot_positions,
 )
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.blocks import DecoderLayer, EncoderLayer
 from flax_transformer.nn.kv_cache import KeyValues
 from flax_transformer.nn.masks import make_padding_mask
@@ -86,7 +87,7 @@ class Encoder(nn.Module):
     def __call__(
         self,
         states: Float[Array, "B S D"],
-        mask: Bool[Array, "#B #N #S S"] | None,
+        mask: AttentionMask | Bool[Array, "#B #N #S S"] | None,
         *,
         positions: Int[Array, "#B S"],
         deterministic: bool,
@@ -160,8 +161,8 @@ class Decoder(nn.Module):
         self,
         states: Float[Array, "B T D"],
         encoded: Float[Array, "B S D"],
-        self_mask: Bool[Array, "#B #N T T"],
-        cross_mask: Bool[Array, "#B #N #T S"] | None,
+        self_mask: AttentionMask | Bool[Array, "#B #N T T"],
+        cross_mask: AttentionMask | Bool[Array, "#B #N #T S"] | None,
         *,
         positions: Int[Array, "#B T"],
         deterministic: bool,

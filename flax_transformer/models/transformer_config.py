@@ -1,15 +1,19 @@
 """The config of a Transformer."""
 
 import dataclasses
+import math
 import typing
 from typing import Literal, TypeAlias
 
 from flax_transformer.errors import InputError
+from flax_transformer.nn.attention_implementations import AttentionImplementation
+from flax_transformer.nn.block_sparse_pattern import NO_SPARSITY, BlockSparseConfig
 from flax_transformer.nn.feed_forward import Activation
 from flax_transformer.nn.layer_config import LayerConfig
 from flax_transformer.nn.normalization import Normalization
 from flax_transformer.nn.positions import SinusoidLayout
 from flax_transformer.nn.remat import RematPolicy
+from flax_transformer.nn.rotary import RotaryConfig, RotaryScaling
 
 Architecture: TypeAlias = Literal["encoder_decoder", "encoder_only", "decoder_only"]
 ParameterDtype: TypeAlias = Literal["float32", "bfloat16"]
@@ -21,6 +25,19 @@ Pooler: TypeAlias = Literal["none", "tanh", "relu"]
 
 _MAY_BE_ZERO = ("position_offset", "num_token_types", "num_labels")
 _LAYER_COUNTS = ("num_encoder_layers", "num_decoder_layers")
+
+COMPUTATION_FIELDS = (
+    "dropout_rate",
+    "attention_dropout_rate",
+    "feed_forward_dropout_rate",
+    "param_dtype",
+    "compute_dtype",
+    "product_dtype",
+    "attention_implementation",
+    "scan_layers",
+    "remat",
+)
+"""Fields that say how a model is computed or trained, not which function it is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +75,16 @@ class TransformerConfig:
         sinusoid_layout: order of sines and cosines in a sinusoidal encoding.
         position_offset: row of a table of learned vectors that holds the first position.
         rotary_base: of rotary positions; the longest wavelength is about ``2π`` times it.
+        rotary_scaling: how rotary positions were stretched after a first training; see
+            :func:`flax_transformer.nn.rotary.rotary_frequencies`, also for the next four.
+        rotary_factor: by which they were stretched; read with a ``rotary_scaling`` alone.
+        rotary_low_frequency_factor: of the scaling ``"llama3"``.
+        rotary_high_frequency_factor: likewise.
+        rotary_original_positions: likewise; positions of the first training.
         num_relative_buckets: distances that a relative encoding tells apart.
         max_relative_distance: from which on all distances are one.
-        max_positions: longest source and longest target that the model can read, in tokens.
+        max_positions: longest source and longest target that the model can read, in tokens. With
+            relative positions, which have no end, it is where commands cut texts by default.
         num_token_types: kinds of segments of an encoder's input, each with a vector; 0 for none.
         scale_embedding: multiply embeddings by √D.
         share_source_target_embedding: one table for both; needs one vocabulary.
@@ -72,12 +96,16 @@ class TransformerConfig:
         pooler: activation of the map of the first position that stands for the whole input;
             ``"none"`` for no such map.
         num_labels: classes of a classification head; 0 without one.
+        encoder_sparsity: which blocks of a long source attend to which in the encoder, at a cost
+            that grows with its length alone; by default all attend to all.
         param_dtype: of the parameters at the start of a training.
         compute_dtype: of the states; softmax, normalisation and the sums of the loss are float32.
             float16 needs ``training.loss_scale``.
         product_dtype: of the operands of matrix products, forward and backward; None for
             ``compute_dtype``. bfloat16 with states in float32 is the fastest choice on CPUs;
             float16 needs ``training.loss_scale``. Attention to a cache keeps to ``compute_dtype``.
+        attention_implementation: the program that computes attention between whole sequences; see
+            :data:`flax_transformer.nn.attention_implementations.AttentionImplementation`.
         scan_layers: compile one layer and loop over stacked parameters, so that the time to
             compile does not grow with depth.
         remat: what of a layer is computed again in the backward pass instead of being kept; see
@@ -110,6 +138,11 @@ class TransformerConfig:
     sinusoid_layout: SinusoidLayout = "interleaved"
     position_offset: int = 0
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling = "none"
+    rotary_factor: float = 1.0
+    rotary_low_frequency_factor: float = 1.0
+    rotary_high_frequency_factor: float = 4.0
+    rotary_original_positions: int = 8192
     num_relative_buckets: int = 32
     max_relative_distance: int = 128
     max_positions: int = 1024
@@ -122,9 +155,11 @@ class TransformerConfig:
     head: Head = "none"
     pooler: Pooler = "none"
     num_labels: int = 0
+    encoder_sparsity: BlockSparseConfig = NO_SPARSITY
     param_dtype: ParameterDtype = "float32"
     compute_dtype: ComputeDtype = "float32"
     product_dtype: ComputeDtype | None = None
+    attention_implementation: AttentionImplementation = "xla"
     scan_layers: bool = False
     remat: RematPolicy = "none"
 
@@ -148,12 +183,11 @@ class TransformerConfig:
                 raise InputError(f"{name} must be a number in [0, 1), got {rate!r}.")
         if not (_is_number(self.norm_epsilon) and 0.0 < self.norm_epsilon < 1.0):
             raise InputError(f"norm_epsilon must be a number in (0, 1), got {self.norm_epsilon!r}.")
-        if not (_is_number(self.rotary_base) and self.rotary_base > 1.0):
-            raise InputError(f"rotary_base must be a number above 1, got {self.rotary_base!r}.")
         if self.product_dtype is not None:
             _check_choice("product_dtype", self.product_dtype, typing.get_args(ComputeDtype))
         self._check_sides()
         self._check_heads()
+        self._check_rotary()
         self._check_positions()
         self._check_output()
 
@@ -178,6 +212,8 @@ class TransformerConfig:
                 "share_source_target_embedding is set or there is one side, got "
                 f"{self.source_vocab_size} and {self.target_vocab_size}."
             )
+        if self.encoder_sparsity.block_size and not has_encoder:
+            raise InputError("encoder_sparsity.block_size must be 0 without an encoder.")
         if self.num_token_types and self.architecture != "encoder_only":
             raise InputError(
                 "num_token_types must be 0 unless architecture is encoder_only, got "
@@ -200,6 +236,20 @@ class TransformerConfig:
                     f"{self.num_key_value_heads} and {self.num_heads}."
                 )
 
+    def _check_rotary(self) -> None:
+        if not (_is_number(self.rotary_base) and self.rotary_base > 1.0):
+            raise InputError(f"rotary_base must be a number above 1, got {self.rotary_base!r}.")
+        if not (_is_number(self.rotary_factor) and 1.0 <= self.rotary_factor < math.inf):
+            raise InputError(
+                f"rotary_factor must be a number of at least 1, got {self.rotary_factor!r}."
+            )
+        low, high = self.rotary_low_frequency_factor, self.rotary_high_frequency_factor
+        if not (_is_number(low) and _is_number(high) and 0.0 < low < high < math.inf):
+            raise InputError(
+                "rotary_low_frequency_factor must be a number above 0 and below "
+                f"rotary_high_frequency_factor, got {low!r} and {high!r}."
+            )
+
     def _check_positions(self) -> None:
         if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise InputError(
@@ -214,6 +264,10 @@ class TransformerConfig:
             raise InputError(
                 "position_offset must be 0 unless position_encoding is learned, got "
                 f"{self.position_offset}."
+            )
+        if self.encoder_sparsity.block_size and self.position_encoding == "relative":
+            raise InputError(
+                "encoder_sparsity.block_size must be 0 when position_encoding is relative."
             )
         num_exact = self.num_relative_buckets // 4
         if self.position_encoding == "relative" and not (
@@ -240,6 +294,11 @@ class TransformerConfig:
         if self.head == "sequence_classification" and self.pooler == "none":
             raise InputError("pooler must be tanh or relu to classify sequences, got none.")
 
+    @property
+    def position_limit(self) -> int | None:
+        """Tokens that a row may have at most; None where positions are relative and have no end."""
+        return None if self.position_encoding == "relative" else self.max_positions
+
     def layer_config(self) -> LayerConfig:
         """Return what each layer is made of."""
         return LayerConfig(
@@ -249,7 +308,7 @@ class TransformerConfig:
             num_key_value_heads=self.num_key_value_heads,
             attention_bias=self.attention_bias,
             attention_scale=None if self.scale_attention else 1.0,
-            rotary_base=self.rotary_base if self.position_encoding == "rotary" else None,
+            rotary=self._rotary_config() if self.position_encoding == "rotary" else None,
             feed_forward_dim=self.feed_forward_dim,
             activation=self.activation,
             gated_feed_forward=self.gated_feed_forward,
@@ -257,11 +316,22 @@ class TransformerConfig:
             pre_norm=self.pre_norm,
             norm=self.norm,
             norm_epsilon=self.norm_epsilon,
+            attention_implementation=self.attention_implementation,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
             feed_forward_dropout_rate=self.feed_forward_dropout_rate,
             dtype=self.compute_dtype,
             product_dtype=self.product_dtype or self.compute_dtype,
+        )
+
+    def _rotary_config(self) -> RotaryConfig:
+        return RotaryConfig(
+            base=self.rotary_base,
+            scaling=self.rotary_scaling,
+            factor=self.rotary_factor,
+            low_frequency_factor=self.rotary_low_frequency_factor,
+            high_frequency_factor=self.rotary_high_frequency_factor,
+            original_positions=self.rotary_original_positions,
         )
 
 

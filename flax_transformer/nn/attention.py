@@ -1,128 +1,17 @@
-"""Scaled dot-product attention and multi-head attention (section 3.2 of arXiv 1706.03762)."""
+"""Multi-head attention (section 3.2.2 of arXiv 1706.03762)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_transformer.array_types import Array, Bool, Float, Int, Key
-from flax_transformer.nn.dropout import dropout
+from flax_transformer.array_types import Array, Bool, Float, Int
+from flax_transformer.nn.attention_implementations import AttentionImplementation, attend
+from flax_transformer.nn.attention_mask import AttentionMask, as_attention_mask
+from flax_transformer.nn.dot_product import masked_softmax
 from flax_transformer.nn.kv_cache import KeyValues, as_key_values, write_key_values
 from flax_transformer.nn.linear import Linear
-from flax_transformer.nn.products import einsum
-from flax_transformer.nn.rotary import rotate
+from flax_transformer.nn.rotary import RotaryConfig, rotate
 from flax_transformer.parallel.activation_sharding import constrain
-
-
-def masked_softmax(
-    logits: Float[Array, "B N T S"],
-    mask: Bool[Array, "#B #N #T #S"] | None,
-    bias: Float[Array, "#B #N #T #S"] | None = None,
-) -> Float[Array, "B N T S"]:
-    """Softmax of ``logits + bias`` over the keys that ``mask`` allows, in float32.
-
-    A query that may attend to no key gets zeros.
-
-    >>> masked_softmax(jnp.zeros((1, 1, 2, 2)), jnp.array([[[[True, False], [False, False]]]]))
-    Array([[[[1., 0.],
-             [0., 0.]]]], dtype=float32)
-    """
-    logits = logits.astype(jnp.float32)
-    if bias is not None:
-        logits = logits + bias
-    if mask is None:
-        return jax.nn.softmax(logits)
-    # The lowest finite number instead of -inf: a row without a key must not become NaN.
-    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min))
-    return jnp.where(mask, weights, 0.0)
-
-
-def repeat_heads(
-    keys_or_values: Float[Array, "B S K H"], num_heads: int
-) -> Float[Array, "B S N H"]:
-    """Give each of ``num_heads`` query heads its key or value head (arXiv 2305.13245).
-
-    Query heads ``n`` with the same ``n // (N / K)`` share a head.
-    """
-    num_key_value_heads = keys_or_values.shape[2]
-    if num_key_value_heads == num_heads:
-        return keys_or_values
-    return jnp.repeat(keys_or_values, num_heads // num_key_value_heads, axis=2)
-
-
-def attention_weights(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "B S N H"],
-    mask: Bool[Array, "#B #N #T #S"] | None = None,
-    *,
-    bias: Float[Array, "#B #N #T #S"] | None = None,
-    scale: float | None = None,
-    product_dtype: DTypeLike | None = None,
-) -> Float[Array, "B N T S"]:
-    """Return ``softmax(Q Kᵀ / √H)``, the weights of equation 1, float32.
-
-    Arguments as for :func:`dot_product_attention`.
-    """
-    logits = einsum(
-        "btnh,bsnh->bnts",
-        query * (query.shape[-1] ** -0.5 if scale is None else scale),
-        key,
-        dtype=product_dtype or query.dtype,
-        result_dtype=jnp.float32,
-    )
-    return masked_softmax(logits, mask, bias)
-
-
-def dot_product_attention(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "B S K H"],
-    value: Float[Array, "B S K H"],
-    mask: Bool[Array, "#B #N #T #S"] | None = None,
-    *,
-    bias: Float[Array, "#B #N #T #S"] | None = None,
-    scale: float | None = None,
-    dropout_rate: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
-    product_dtype: DTypeLike | None = None,
-) -> Float[Array, "B T N H"]:
-    """Return ``softmax(Q Kᵀ / √H) V`` (equation 1), head by head.
-
-    The softmax is taken in float32 and the result has the dtype of ``value``.
-
-    Args:
-        query: one vector for each position and head that attends.
-        key: one vector for each position and head that is attended to; where there are fewer heads
-            than of ``query``, neighbouring query heads share one.
-        value: what is averaged.
-        mask: True where a query may attend to a key; a query that may attend nowhere gets zeros.
-        bias: added to the logits.
-        scale: of the logits; None for ``1 / √H``.
-        dropout_rate: of the weights; needs ``dropout_key``.
-        dropout_key: typed random key; None for no dropout.
-        product_dtype: of the operands of both products; None for those of ``query`` and ``value``.
-
-    >>> ones = jnp.ones((1, 3, 2, 5))
-    >>> bool((dot_product_attention(ones, ones, ones) == 1.0).all())
-    True
-    """
-    num_heads = query.shape[2]
-    weights = attention_weights(
-        query,
-        repeat_heads(key, num_heads),
-        mask,
-        bias=bias,
-        scale=scale,
-        product_dtype=product_dtype,
-    )
-    if dropout_key is not None:
-        weights = dropout(weights, dropout_rate, dropout_key)
-    return einsum(
-        "bnts,bsnh->btnh",
-        weights,
-        repeat_heads(value, num_heads),
-        dtype=product_dtype or value.dtype,
-        result_dtype=value.dtype,
-    )
 
 
 def cached_attention_weights(
@@ -177,7 +66,8 @@ class MultiHeadAttention(nn.Module):
             (grouped-query attention, arXiv 2305.13245); None for N.
         use_bias: add biases to all four projections.
         scale: of the logits; None for ``1 / √H``.
-        rotary_base: base of rotary positions (:func:`.rotary.rotate`); None without them.
+        rotary: of rotary positions (:func:`.rotary.rotate`); None without them.
+        implementation: what computes attention; a cache is always attended to by ``"xla"``.
         dropout_rate: of the attention weights.
         dtype: of the result and of queries, keys and values; the softmax is float32.
         product_dtype: of the operands of matrix products.
@@ -189,7 +79,8 @@ class MultiHeadAttention(nn.Module):
     num_key_value_heads: int | None = None
     use_bias: bool = False
     scale: float | None = None
-    rotary_base: float | None = None
+    rotary: RotaryConfig | None = None
+    implementation: AttentionImplementation = "xla"
     dropout_rate: float = 0.0
     dtype: DTypeLike = jnp.float32
     product_dtype: DTypeLike = jnp.float32
@@ -221,7 +112,7 @@ class MultiHeadAttention(nn.Module):
         self,
         queries: Float[Array, "B T D"],
         keys_values: Float[Array, "B S D"],
-        mask: Bool[Array, "#B #N #T #S"] | None = None,
+        mask: AttentionMask | Bool[Array, "#B #N #T #S"] | None = None,
         *,
         bias: Float[Array, "#B #N #T #S"] | None = None,
         positions: Int[Array, "#B T"] | None = None,
@@ -232,17 +123,18 @@ class MultiHeadAttention(nn.Module):
         Args:
             queries: states that attend.
             keys_values: states that are attended to.
-            mask: True where a query may attend to a key.
+            mask: True where a query may attend to a key, or a description of that.
             bias: added to the logits.
             positions: of self-attention with rotary positions; None counts from the row's start.
             deterministic: without dropout.
         """
         drop = self.dropout_rate > 0.0 and not deterministic
-        attended = dot_product_attention(
+        attended = attend(
+            self.implementation,
             self._project(self.query, queries, positions),
             self._project(self.key, keys_values, positions),
             constrain(self.value(keys_values), "batch", "length", "heads", "_"),
-            mask,
+            as_attention_mask(mask),
             bias=bias,
             scale=self.scale,
             dropout_rate=self.dropout_rate,
@@ -299,8 +191,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "B T heads H"]:
         """Return queries or keys, rotated to their positions where that is asked for."""
         projected = project(states)
-        if self.rotary_base is not None:
+        if self.rotary is not None:
             if positions is None:
                 positions = jnp.arange(states.shape[1])[None]
-            projected = rotate(projected, positions, base=self.rotary_base)
+            projected = rotate(projected, positions, self.rotary)
         return constrain(projected, "batch", "length", "heads", "_")

@@ -10,9 +10,10 @@ from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float, Key
 from flax_transformer.errors import InputError
-from flax_transformer.nn.attention import dot_product_attention
 from flax_transformer.nn.attention_mask import AttentionMask
+from flax_transformer.nn.block_sparse_attention import block_sparse_attention
 from flax_transformer.nn.chunked_attention import chunked_attention
+from flax_transformer.nn.dot_product import dot_product_attention
 from flax_transformer.nn.masks import make_causal_mask
 
 Program: TypeAlias = Literal["xla", "cudnn", "chunked"]
@@ -45,15 +46,33 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Compute dot-product attention by the program that ``implementation`` names.
 
-    The other arguments are those of :func:`.attention.dot_product_attention`.
+    Where the mask is sparse, it is computed block by block, whatever that is.
+    The other arguments are those of :func:`.dot_product.dot_product_attention`.
 
     Raises:
-        InputError: ``implementation`` is ``"cudnn"``, which is not to be had here.
+        InputError: ``implementation`` is ``"cudnn"``, which is not to be had here, or the mask is
+            sparse and there are pairs or a bias.
 
     >>> ones = jnp.ones((1, 3, 2, 5))
     >>> bool(jnp.allclose(attend("auto", ones, ones, ones, AttentionMask(causal=True)), 1.0))
     True
     """
+    if mask.sparsity.block_size:
+        if mask.pairs is not None or bias is not None:
+            raise InputError("a sparse mask must come without pairs and bias.")
+        return block_sparse_attention(
+            query,
+            key,
+            value,
+            mask.sparsity,
+            query_segment_ids=mask.query_segment_ids,
+            key_segment_ids=mask.key_segment_ids,
+            causal=mask.causal,
+            scale=scale,
+            dropout_rate=dropout_rate,
+            dropout_key=dropout_key,
+            product_dtype=product_dtype,
+        )
     dtype = jnp.dtype(product_dtype or query.dtype)
     program = choose_program(
         implementation,

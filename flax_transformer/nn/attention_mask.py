@@ -1,10 +1,17 @@
 """Who may attend to whom, described without a table of pairs."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 
 from flax_transformer.array_types import Array, Bool, Int
+from flax_transformer.nn.block_sparse_pattern import (
+    NO_SPARSITY,
+    BlockSparseConfig,
+    block_sparse_mask,
+)
 from flax_transformer.nn.masks import make_causal_mask, make_padding_mask, make_segment_mask
 
 
@@ -15,12 +22,14 @@ class AttentionMask:
 
     Attributes:
         causal: query t attends to the keys up to and including t.
+        sparsity: queries attend to the keys of some blocks only.
         query_segment_ids: queries attend to the keys of their segment only; needs those of keys.
         key_segment_ids: no query attends to segment 0, padding.
         pairs: True where a query may attend to a key.
     """
 
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
+    sparsity: BlockSparseConfig = dataclasses.field(default=NO_SPARSITY, metadata={"static": True})
     query_segment_ids: Int[Array, "B T"] | None = None
     key_segment_ids: Int[Array, "B S"] | None = None
     pairs: Bool[Array, "#B #N #T #S"] | None = None
@@ -29,23 +38,23 @@ class AttentionMask:
         """Return the mask as an array that broadcasts to ``[B, N, T, S]``; None for everything.
 
         Args:
-            length: number of queries, T; if ``causal``, also of keys.
+            length: number of queries, T; if ``causal`` or sparse, also of keys.
 
-        >>> AttentionMask(causal=True, key_segment_ids=jax.numpy.array([[0, 1]])).dense(2)[0, 0]
+        >>> AttentionMask(causal=True, key_segment_ids=jnp.array([[0, 1]])).dense(2)[0, 0]
         Array([[False, False],
                [False,  True]], dtype=bool)
         """
-        mask = self.pairs
+        conditions = [] if self.pairs is None else [self.pairs]
         if self.key_segment_ids is not None:
             if self.query_segment_ids is None:
-                segments = make_padding_mask(self.key_segment_ids != 0)
+                conditions.append(make_padding_mask(self.key_segment_ids != 0))
             else:
-                segments = make_segment_mask(self.query_segment_ids, self.key_segment_ids)
-            mask = segments if mask is None else mask & segments
+                conditions.append(make_segment_mask(self.query_segment_ids, self.key_segment_ids))
         if self.causal:
-            past = make_causal_mask(length)
-            mask = past if mask is None else mask & past
-        return mask
+            conditions.append(make_causal_mask(length))
+        if self.sparsity.block_size:
+            conditions.append(jnp.array(block_sparse_mask(self.sparsity, length)))
+        return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
 
 def as_attention_mask(

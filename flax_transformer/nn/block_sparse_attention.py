@@ -6,7 +6,7 @@ import functools
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from flax_transformer.array_types import Array, Bool, Float, Key
+from flax_transformer.array_types import Array, Float, Int, Key
 from flax_transformer.errors import InputError
 from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig, block_pattern
 from flax_transformer.nn.chunked_attention import CHUNK_SIZE
@@ -24,7 +24,8 @@ def block_sparse_attention(
     value: Float[Array, "B T K H"],
     config: BlockSparseConfig,
     *,
-    key_mask: Bool[Array, "B T"] | None = None,
+    query_segment_ids: Int[Array, "B T"] | None = None,
+    key_segment_ids: Int[Array, "B T"] | None = None,
     causal: bool = False,
     scale: float | None = None,
     dropout_rate: float = 0.0,
@@ -44,8 +45,9 @@ def block_sparse_attention(
             than of ``query``, neighbouring query heads share one.
         value: what is averaged.
         config: which blocks attend to which.
-        key_mask: True for what may be attended to, such as tokens that are not padding; None for
-            everything. A query that may attend nowhere gets zeros.
+        query_segment_ids: queries attend to the keys of their segment only; needs those of keys.
+        key_segment_ids: no query attends to segment 0, padding; None for everything. A query that
+            may attend nowhere gets zeros.
         causal: let position t attend to those up to and including t only.
         scale: of the logits; None for ``1 / √H``.
         dropout_rate: of the weights; needs ``dropout_key``.
@@ -55,16 +57,19 @@ def block_sparse_attention(
             steps.
 
     Raises:
-        InputError: ``blocks_per_step`` is not positive, or the query heads cannot share the key
-            heads evenly.
+        InputError: ``blocks_per_step`` or the blocks' size is not positive, or the query heads
+            cannot share the key heads evenly.
 
     >>> ones = jnp.ones((1, 7, 2, 5))
     >>> config = BlockSparseConfig(block_size=2)
     >>> bool(jnp.allclose(block_sparse_attention(ones, ones, ones, config), 1.0))
     True
     """
-    if blocks_per_step < 1:
-        raise InputError(f"blocks_per_step must be at least 1, got {blocks_per_step}.")
+    if blocks_per_step < 1 or config.block_size < 1:
+        raise InputError(
+            "blocks_per_step and block_size must be at least 1, got "
+            f"{blocks_per_step} and {config.block_size}."
+        )
     length, size = query.shape[1], config.block_size
     num_blocks = -(-length // size)
     pattern = block_pattern(config, num_blocks, causal=causal)
@@ -72,7 +77,7 @@ def block_sparse_attention(
         tiled_attention,
         key=key,
         value=value,
-        key_segment_ids=None if key_mask is None else key_mask.astype(int),
+        key_segment_ids=key_segment_ids,
         dropout_key=dropout_key,
         scale=scale,
     )
@@ -84,6 +89,10 @@ def block_sparse_attention(
         dropout_rate=dropout_rate,
         product_dtype=jnp.dtype(product_dtype or query.dtype),
     )
+
+    def segments_of(queries: slice) -> Int[Array, "B T"] | None:
+        return None if query_segment_ids is None else query_segment_ids[:, queries]
+
     attended = []
     num_dense = min(config.num_global_blocks, num_blocks)
     first_sparse = min(num_dense * size, length)
@@ -92,6 +101,7 @@ def block_sparse_attention(
         columns = split_evenly(length, CHUNK_SIZE)
         dense = attend(
             query[:, :first_sparse],
+            query_segment_ids=segments_of(slice(first_sparse)),
             config=table,
             row_shape=(rows[0], 1, rows[1]),
             column_shape=columns,
@@ -102,6 +112,7 @@ def block_sparse_attention(
         blocks_per_step = min(blocks_per_step, num_blocks - num_dense)
         sparse = attend(
             query[:, first_sparse:],
+            query_segment_ids=segments_of(slice(first_sparse, None)),
             config=dataclasses.replace(table, first_row=first_sparse),
             row_shape=(-(-(num_blocks - num_dense) // blocks_per_step), blocks_per_step, size),
             column_shape=(num_blocks, size),

@@ -13,7 +13,7 @@ class BlockSparseConfig:
     """The blocks that attend to each other; the defaults are BigBird's.
 
     Attributes:
-        block_size: positions of a block.
+        block_size: positions of a block; 0 lets all attend to all.
         num_global_blocks: blocks at the start that attend to all and that all attend to.
         num_window_blocks: neighbouring blocks that a block attends to, itself in their middle.
         num_random_blocks: further blocks that each block but the global ones attends to.
@@ -31,9 +31,7 @@ class BlockSparseConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.block_size < 1:
-            raise InputError(f"block_size must be at least 1, got {self.block_size}.")
-        for name in ("num_global_blocks", "num_random_blocks", "seed"):
+        for name in ("block_size", "num_global_blocks", "num_random_blocks", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.num_window_blocks < 1 or self.num_window_blocks % 2 == 0:
@@ -41,6 +39,10 @@ class BlockSparseConfig:
                 "num_window_blocks must be odd, with a block's own in the middle, "
                 f"got {self.num_window_blocks}."
             )
+
+
+NO_SPARSITY = BlockSparseConfig(block_size=0)
+"""All attend to all."""
 
 
 def block_pattern(

@@ -6,13 +6,15 @@ import flax.linen as nn
 
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.nn.attention import MultiHeadAttention
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.feed_forward import FeedForward
 from flax_transformer.nn.kv_cache import KeyValues
 from flax_transformer.nn.layer_config import LayerConfig
 from flax_transformer.nn.residual import Residual
+from flax_transformer.nn.rotary import RotaryConfig
 
 
-def _attention(config: LayerConfig, rotary_base: float | None) -> MultiHeadAttention:
+def _attention(config: LayerConfig, rotary: RotaryConfig | None) -> MultiHeadAttention:
     return MultiHeadAttention(
         num_heads=config.num_heads,
         head_dim=config.head_dim,
@@ -20,7 +22,8 @@ def _attention(config: LayerConfig, rotary_base: float | None) -> MultiHeadAtten
         num_key_value_heads=config.num_key_value_heads,
         use_bias=config.attention_bias,
         scale=config.attention_scale,
-        rotary_base=rotary_base,
+        rotary=rotary,
+        implementation=config.attention_implementation,
         dropout_rate=config.attention_dropout_rate,
         dtype=config.dtype,
         product_dtype=config.product_dtype,
@@ -71,7 +74,7 @@ class EncoderLayer(nn.Module):
 
     def setup(self) -> None:
         """Declare the sub-layers."""
-        self.self_attention = _attention(self.config, self.config.rotary_base)
+        self.self_attention = _attention(self.config, self.config.rotary)
         self.self_attention_residual = _residual(self.config)
         self.feed_forward = _feed_forward(self.config)
         self.feed_forward_residual = _residual(self.config)
@@ -79,7 +82,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         states: Float[Array, "B S D"],
-        mask: Bool[Array, "#B #N #S S"] | None = None,
+        mask: AttentionMask | Bool[Array, "#B #N #S S"] | None = None,
         *,
         bias: Float[Array, "#B N S S"] | None = None,
         positions: Int[Array, "#B S"] | None = None,
@@ -181,7 +184,7 @@ class DecoderLayer(nn.Module):
 
     def setup(self) -> None:
         """Declare the sub-layers."""
-        self.self_attention = _attention(self.config, self.config.rotary_base)
+        self.self_attention = _attention(self.config, self.config.rotary)
         self.self_attention_residual = _residual(self.config)
         self.cross_attention = _attention(self.config, None)
         self.cross_attention_residual = _residual(self.config)
@@ -192,8 +195,8 @@ class DecoderLayer(nn.Module):
         self,
         states: Float[Array, "B T D"],
         encoded: Float[Array, "B S D"],
-        self_mask: Bool[Array, "#B #N T T"],
-        cross_mask: Bool[Array, "#B #N #T S"] | None = None,
+        self_mask: AttentionMask | Bool[Array, "#B #N T T"],
+        cross_mask: AttentionMask | Bool[Array, "#B #N #T S"] | None = None,
         *,
         bias: Float[Array, "#B N T T"] | None = None,
         positions: Int[Array, "#B T"] | None = None,

@@ -31,7 +31,7 @@ def chunked_attention(
     product_dtype: DTypeLike | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> Float[Array, "B T N H"]:
-    """Return what :func:`.attention.dot_product_attention` returns, without a ``T x S`` array.
+    """Return what :func:`.dot_product.dot_product_attention` returns, without a ``T x S`` array.
 
     Neither pass makes one; the backward pass computes the weights again. With ``causal`` and
     segments the table of who may attend to whom need not exist either. Rounding apart, the result

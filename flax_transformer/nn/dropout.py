@@ -9,14 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flax_transformer.array_types import Array, Bool, Float, Key, UInt32
-
-
-def _mix(bits: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
-    """Spread every input bit over all output bits (the bijection "lowbias32" of Chris Wellons)."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x7FEB352D)
-    bits = (bits ^ (bits >> 15)) * jnp.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)
+from flax_transformer.array_types import Array, Bool, Float, Key
+from flax_transformer.nn.random_bits import keep_at
 
 
 def random_keep_mask(
@@ -31,15 +25,13 @@ def random_keep_mask(
     >>> bool(abs(mask.mean() - 0.75) < 0.02)
     True
     """
-    row_seed, column_seed = jax.random.bits(key, (2,), jnp.uint32)
     rows_shape = (*shape[:-1], 1)
     row = jnp.zeros(rows_shape, jnp.uint32)
     for axis, size in enumerate(rows_shape[:-1]):
         row = row * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, rows_shape, axis)
     column = jnp.arange(shape[-1], dtype=jnp.uint32)
     column = column.reshape((1,) * (len(shape) - 1) + (shape[-1],))
-    bits = _mix(_mix(row + row_seed) ^ _mix(column + column_seed))
-    return bits < jnp.uint32(min(round(keep_rate * 2**32), 2**32 - 1))
+    return keep_at(key, keep_rate, row, column)
 
 
 def dropout(

@@ -5,8 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from flax_transformer.nn.attention_implementations import AttentionImplementation
 from flax_transformer.nn.feed_forward import Activation
 from flax_transformer.nn.normalization import Normalization
+from flax_transformer.nn.rotary import RotaryConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class LayerConfig:
             :class:`.attention.MultiHeadAttention`.
         attention_bias: biases of the projections of attention.
         attention_scale: of the logits of attention; None for ``1 / √H``.
-        rotary_base: base of rotary positions in self-attention; None without them.
+        rotary: of rotary positions in self-attention; None without them.
         feed_forward_dim: size of the hidden layer of the feed-forward network, F.
         activation: of the feed-forward network.
         gated_feed_forward: see :class:`.feed_forward.FeedForward`.
@@ -30,6 +32,7 @@ class LayerConfig:
             2002.04745), instead of what it returns, ``norm(x + f(x))``, as in the paper.
         norm: kind of normalisation.
         norm_epsilon: of the normalisation.
+        attention_implementation: see :class:`.attention.MultiHeadAttention`.
         dropout_rate: of each sub-layer's output.
         attention_dropout_rate: of the attention weights.
         feed_forward_dropout_rate: of the hidden layer of the feed-forward network.
@@ -44,13 +47,14 @@ class LayerConfig:
     num_key_value_heads: int | None = None
     attention_bias: bool = False
     attention_scale: float | None = None
-    rotary_base: float | None = None
+    rotary: RotaryConfig | None = None
     activation: Activation = "relu"
     gated_feed_forward: bool = False
     feed_forward_bias: bool = True
     pre_norm: bool = False
     norm: Normalization = "layer"
     norm_epsilon: float = 1e-6
+    attention_implementation: AttentionImplementation = "xla"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     feed_forward_dropout_rate: float = 0.0

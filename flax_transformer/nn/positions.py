@@ -34,9 +34,14 @@ def sinusoidal_table(
         raise ValueError(f"dim must be even to hold pairs of sine and cosine, got {dim}.")
     frequencies = 10000.0 ** (-np.arange(0, dim, 2) / dim)
     angles = np.arange(num_positions)[:, None] * frequencies[None, :]
-    axis = -1 if layout == "interleaved" else -2
-    pairs = np.stack([np.sin(angles), np.cos(angles)], axis=axis)
-    return pairs.reshape(num_positions, dim).astype(np.float32)
+    table = np.empty((num_positions, dim), np.float32)
+    if layout == "interleaved":
+        sines, cosines = table[:, ::2], table[:, 1::2]
+    else:
+        sines, cosines = np.split(table, 2, axis=1)
+    # Computed in float64 and rounded once.
+    sines[:], cosines[:] = np.sin(angles), np.cos(angles)
+    return table
 
 
 class SinusoidalPositions(nn.Module):

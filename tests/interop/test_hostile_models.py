@@ -196,7 +196,7 @@ class TestPickles:
             ("builtins", "getattr"),
             ("torch.serialization", "load"),
             ("collections", "OrderedDict.__init__.__globals__"),
-            ("flax_transformer.interop.torch_archive", "pickle"),
+            ("flax_transformer.interop.torch_pickle", "pickle"),
         ],
     )
     def test_code_is_not_run(self, directory: Path, module: str, name: str) -> None:
@@ -218,7 +218,7 @@ class TestPickles:
         write_torch_zip(self.path, pickle.dumps({"a": Touch()}), {})
         assert_refused(directory, "a pickle that names (posix|nt).system; nothing was run")
         self.path.write_bytes(pickle.dumps({"a": Touch()}))
-        assert_refused(directory, "must be a zip file of PyTorch 1.6 or later")
+        assert_refused(directory, "a pickle that names (posix|nt).system; nothing was run")
         assert not self.trace.exists()
 
     def test_what_is_no_tensor(self, directory: Path) -> None:
@@ -239,7 +239,7 @@ class TestPickles:
         content = self.path.read_bytes()
         for size in (0, 100, len(content) // 2, len(content) - 30):
             self.path.write_bytes(content[:size])
-            assert_refused(directory, "must be a zip file|is damaged")
+            assert_refused(directory, "is damaged")
         short = {name: each.reshape(-1)[:1] for name, each in self.tensors.items()}
 
         write_torch_archive(

@@ -47,12 +47,19 @@ def test_what_was_downloaded_before_is_found(cache: Path, tmp_path: Path) -> Non
         (snapshot / path.name).symlink_to(Path("../../blobs") / path.name)
     assert find_directory("some-one/small") == snapshot
     assert load_pretrained("some-one/small").config.architecture == "decoder_only"
+    (repository / "refs" / "v1").write_text(COMMIT)
+    for revision in ("v1", COMMIT):
+        assert find_directory("some-one/small", revision=revision) == snapshot
+    with pytest.raises(InputError, match="some-one/small must be a directory, or a model of the"):
+        load_pretrained("some-one/small", revision="v2")
 
 
 def test_a_local_path_always_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some-one" / "small").mkdir(parents=True)
     assert find_directory("some-one/small") == Path("some-one/small")
+    with pytest.raises(InputError, match="revision must be None for the directory some-one/small"):
+        load_pretrained("some-one/small", revision="v1")
     # What cannot be a name on the hub is not looked for there.
     for name in ("./x", "/x/y", "a/b/c", "../model"):
         assert find_directory(name) == Path(name)

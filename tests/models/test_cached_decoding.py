@@ -158,6 +158,9 @@ def test_all_steps_are_traced_once(jit, tiny, pairs):
 
 
 def test_a_cache_longer_than_max_positions_is_refused(tiny, pairs):
+    if tiny.model.config.position_encoding == "relative":  # which has no end
+        start(tiny, pairs, 1, 20)
+        return
     with pytest.raises(
         InputError, match=r"max_length must be at most 19 .*max_positions = 19, got 20"
     ):

@@ -20,6 +20,7 @@ SIZES = (
     "num_relative_buckets",
     "max_relative_distance",
     "max_positions",
+    "rotary_original_positions",
 )
 COUNTS = ("position_offset", "num_token_types", "num_labels")
 RATES = ("dropout_rate", "attention_dropout_rate", "feed_forward_dropout_rate")
@@ -48,6 +49,8 @@ CHOICES = (
     "param_dtype",
     "compute_dtype",
     "remat",
+    "attention_implementation",
+    "rotary_scaling",
 )
 
 
@@ -109,7 +112,8 @@ def test_products_have_the_dtype_of_the_states_unless_named():
 
 
 def test_every_field_is_checked_by_a_test():
-    others = {"num_encoder_layers", "num_decoder_layers", "norm_epsilon", "rotary_base"}
+    others = {"norm_epsilon", "encoder_sparsity", "rotary_base", "rotary_factor"}
+    others |= {"rotary_low_frequency_factor", "rotary_high_frequency_factor"}
     fields = {*SIZES, *COUNTS, *RATES, *SWITCHES, *CHOICES, *others, "product_dtype"}
     assert fields == set(TransformerConfig.__dataclass_fields__)
 
@@ -159,6 +163,10 @@ DECODER = {"architecture": "decoder_only", "num_encoder_layers": 0}
         ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_heads, got 3 and 8"),
         ({"rotary_base": 0.5}, "rotary_base must be a number above 1, got 0.5"),
         ({"rotary_base": "10000"}, "rotary_base must be a number above 1, got '10000'"),
+        ({"rotary_factor": 0.5}, "rotary_factor must be a number of at least 1, got 0.5"),
+        ({"rotary_factor": INFINITY}, "rotary_factor must be a number of at least 1, got inf"),
+        ({"rotary_low_frequency_factor": 4.0}, "rotary_low_frequency_factor must .* 4.0 and 4.0"),
+        ({"rotary_high_frequency_factor": "4"}, "rotary_low_frequency_factor must be .* and '4'"),
         (
             {"position_encoding": "rotary", "head_dim": 7},
             "the size of a head must be even for rotary positions, got 7",

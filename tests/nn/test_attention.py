@@ -6,8 +6,8 @@ import numpy as np
 import numpy_reference
 import pytest
 
-from flax_transformer.nn.attention import (
-    MultiHeadAttention,
+from flax_transformer.nn.attention import MultiHeadAttention
+from flax_transformer.nn.dot_product import (
     attention_weights,
     dot_product_attention,
     masked_softmax,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from flax_transformer.errors import InputError
-from flax_transformer.nn.attention import dot_product_attention
 from flax_transformer.nn.attention_implementations import attend, choose_program
 from flax_transformer.nn.attention_mask import AttentionMask
+from flax_transformer.nn.dot_product import dot_product_attention
 from flax_transformer.nn.masks import make_causal_mask, make_padding_mask, make_segment_mask
 
 B, T, N, K, H = 2, 7, 4, 2, 5

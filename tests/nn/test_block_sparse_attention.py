@@ -9,13 +9,13 @@ import pytest
 from jaxpr_flops import count_jaxpr_flops
 
 from flax_transformer.errors import InputError
-from flax_transformer.nn.attention import dot_product_attention
 from flax_transformer.nn.block_sparse_attention import block_sparse_attention
 from flax_transformer.nn.block_sparse_pattern import (
     BlockSparseConfig,
     block_pattern,
     block_sparse_mask,
 )
+from flax_transformer.nn.dot_product import dot_product_attention
 from flax_transformer.nn.masks import make_padding_mask
 
 B, N, K, H = 2, 4, 2, 5
@@ -44,13 +44,19 @@ def assert_is_dense(length, config=CONFIG, *, causal=False, padded=False, option
     options = options or {}
     qkv = draw_qkv(length)
     mask = jnp.asarray(block_sparse_mask(config, length, causal=causal))
-    key_mask = None
+    segment_ids = None
     if padded:
-        key_mask = jnp.arange(length) < jnp.array([[length], [length // 3]])
-        mask = mask & make_padding_mask(key_mask)
+        is_token = jnp.arange(length) < jnp.array([[length], [length // 3]])
+        mask = mask & make_padding_mask(is_token)
+        segment_ids = is_token.astype(int)
     actual = value_and_gradients(
         lambda *args: block_sparse_attention(
-            *args, config, key_mask=key_mask, causal=causal, blocks_per_step=steps, **options
+            *args,
+            config,
+            key_segment_ids=segment_ids,
+            causal=causal,
+            blocks_per_step=steps,
+            **options,
         ),
         qkv,
     )
@@ -73,9 +79,9 @@ def test_scale_and_dropout_are_those_of_dense_attention_even_without_global_bloc
 
 def test_padding_gets_no_gradients():
     qkv = draw_qkv(13)
-    key_mask = jnp.arange(13) < jnp.array([[13], [0]])
+    segment_ids = (jnp.arange(13) < jnp.array([[13], [0]])).astype(int)
     outputs, *gradients = value_and_gradients(
-        lambda *args: block_sparse_attention(*args, CONFIG, key_mask=key_mask), qkv
+        lambda *args: block_sparse_attention(*args, CONFIG, key_segment_ids=segment_ids), qkv
     )
     np.testing.assert_array_equal(outputs[1], 0.0)
     for gradient in gradients:
@@ -130,7 +136,7 @@ def test_cost_grows_linearly():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"block_size": -1}, "block_size must not be negative"),
         ({"num_global_blocks": -1}, "num_global_blocks must not be negative"),
         ({"num_random_blocks": -1}, "num_random_blocks must not be negative"),
         ({"num_window_blocks": 2}, "num_window_blocks must be odd"),
@@ -143,5 +149,5 @@ def test_faults_of_the_config_are_named(options, message):
 
 
 def test_faults_of_the_call_are_named():
-    with pytest.raises(InputError, match="blocks_per_step must be at least 1"):
+    with pytest.raises(InputError, match="blocks_per_step and block_size must be at least 1"):
         block_sparse_attention(*draw_qkv(4), CONFIG, blocks_per_step=0)

@@ -10,8 +10,8 @@ from jaxpr_flops import count_jaxpr_flops
 from jaxpr_shapes import array_shapes, product_dtypes
 
 from flax_transformer.errors import InputError
-from flax_transformer.nn.attention import dot_product_attention
 from flax_transformer.nn.chunked_attention import chunked_attention
+from flax_transformer.nn.dot_product import dot_product_attention
 from flax_transformer.nn.masks import make_causal_mask, make_segment_mask
 
 B, T, S, N, H = 2, 11, 13, 6, 5

@@ -116,6 +116,7 @@ BASES: dict[str, dict[str, Any]] = {
     },
 }
 BASES["roberta"] = {**BASES["bert"], "type_vocab_size": 1}
+BASES["mistral"] = BASES["llama"]
 BASES["marian"] = {
     **BASES["bart"],
     "d_model": 18,
@@ -194,6 +195,29 @@ CASES: dict[str, Case] = {
             "num_key_value_heads": 6,
             "head_dim": 6,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    ),
+    # Of six pairs of a head one keeps its frequency, two lie between, three are divided.
+    "llama stretched as 3.1": Case(
+        "LlamaForCausalLM",
+        {
+            "num_hidden_layers": 1,
+            "head_dim": 12,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 50.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 2.0,
+                "original_max_position_embeddings": 24,
+            },
+        },
+    ),
+    "llama stretched evenly": Case(
+        "LlamaForCausalLM",
+        {
+            "num_hidden_layers": 1,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 50.0, "factor": 3.0},
         },
     ),
 }

@@ -30,8 +30,9 @@ def test_every_tensor_is_written_as_it_was(peer: Peer, tmp_path: Path) -> None:
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_pytorch_files(tmp_path: Path, dtype: str) -> None:
+def test_pytorch_files(tmp_path: Path, dtype: str, is_zip: bool) -> None:
     """As torch.save writes them: tied copies and slices share storages, some are transposed."""
     model = Case("GPT2LMHeadModel").make().to(getattr(torch, dtype))
     model.save_pretrained(tmp_path / "safe")
@@ -42,7 +43,8 @@ def test_pytorch_files(tmp_path: Path, dtype: str) -> None:
     state[name] = torch.nn.Parameter(state[name].T.contiguous().T)
     together = torch.cat([state["transformer.ln_f.weight"], state["transformer.ln_f.bias"]])
     state["transformer.ln_f.weight"], state["transformer.ln_f.bias"] = together.chunk(2)
-    torch.save(state, tmp_path / "safe" / "pytorch_model.bin")
+    path = tmp_path / "safe" / "pytorch_model.bin"
+    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
     (tmp_path / "safe" / "model.safetensors").unlink()
     found = load_pretrained(tmp_path / "safe")
     assert found.config == expected.config

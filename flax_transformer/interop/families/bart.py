@@ -20,8 +20,6 @@ _POSITION_OFFSET = 2
 def read_stacks(attributes: Attributes) -> dict[str, Any]:
     """Read the fields that BART and Marian name alike."""
     attributes.expect("is_encoder_decoder", True)
-    attributes.expect("is_decoder", False)
-    attributes.expect("add_cross_attention", False)
     attributes.expect("normalize_before", False)
     attributes.expect("add_final_layer_norm", False)
     attributes.expect("add_bias_logits", False)

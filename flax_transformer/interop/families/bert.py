@@ -13,10 +13,7 @@ from flax_transformer.models.transformer_config import TransformerConfig
 def read_encoder(attributes: Attributes) -> dict[str, Any]:
     """Read the fields that BERT and RoBERTa name alike."""
     attributes.expect("position_embedding_type", "absolute")
-    attributes.expect("is_decoder", False)
-    attributes.expect("add_cross_attention", False)
     attributes.expect("is_encoder_decoder", False)
-    attributes.expect("pruned_heads", {})
     attributes.expect("tie_word_embeddings", True)
     vocab_size = attributes.integer("vocab_size")
     num_token_types = attributes.integer("type_vocab_size", 2)
@@ -47,7 +44,7 @@ def read_encoder(attributes: Attributes) -> dict[str, Any]:
 
 def write_encoder(config: TransformerConfig) -> dict[str, Any]:
     """Write the attributes that BERT and RoBERTa name alike."""
-    return {
+    attributes = {
         "vocab_size": config.source_vocab_size,
         "hidden_size": config.model_dim,
         "num_hidden_layers": config.num_encoder_layers,
@@ -60,6 +57,10 @@ def write_encoder(config: TransformerConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": config.attention_dropout_rate,
         "tie_word_embeddings": True,
     }
+    if config.head == "none" and config.pooler == "none":
+        # An argument of the library's class, which is no attribute there.
+        attributes["add_pooling_layer"] = False
+    return attributes
 
 
 def encoder_rules(config: TransformerConfig) -> Iterator[Rule]:
@@ -108,7 +109,9 @@ def class_of(prefix: str, config: TransformerConfig) -> str:
 
 def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     fields = read_encoder(attributes) | class_fields(attributes, class_name)
-    has_pooler = class_name in ("BertModel", "BertForSequenceClassification")
+    has_pooler = class_name == "BertForSequenceClassification" or (
+        class_name == "BertModel" and attributes.flag("add_pooling_layer", True)
+    )
     return TransformerConfig(
         **fields,
         max_positions=attributes.integer("max_position_embeddings", 512),
@@ -134,6 +137,16 @@ def _rules(config: TransformerConfig) -> list[Rule]:
     return rules
 
 
+def _surplus(config: TransformerConfig) -> tuple[str, ...]:
+    """Return the names of buffers, of the pooler and of the heads of the pre-training."""
+    names = (
+        r"(bert\.)?embeddings\.(position|token_type)_ids",
+        r"cls\.seq_relationship\.(weight|bias)",
+        r"(bert\.)?pooler\.dense\.(weight|bias)",
+    )
+    return names if config.head == "masked_lm" else (*names, r"cls\.predictions\..*")
+
+
 _HEAD = "cls.predictions"
 
 BERT = Family(
@@ -155,12 +168,7 @@ BERT = Family(
         f"{_HEAD}.decoder.weight": "bert.embeddings.word_embeddings.weight",
         f"{_HEAD}.decoder.bias": f"{_HEAD}.bias",
     },
-    surplus=(
-        r"(bert\.)?embeddings\.(position|token_type)_ids",
-        r"cls\.seq_relationship\..*",
-        r"(bert\.)?pooler\.dense\..*",
-        r"cls\.predictions\..*",
-    ),
+    surplus=_surplus,
     # Left by earlier versions in the files of some models; nothing reads them any more.
     harmless=frozenset(
         {

@@ -17,9 +17,7 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     attributes.flag("sinusoidal_pos_embds", False)
     attributes.expect("tie_weights_", True)
     attributes.expect("tie_word_embeddings", True)
-    attributes.expect("is_decoder", False)
     attributes.expect("is_encoder_decoder", False)
-    attributes.expect("pruned_heads", {})
     vocab_size = attributes.integer("vocab_size")
     dropout_rate = attributes.number("dropout", 0.1)
     return TransformerConfig(
@@ -86,6 +84,14 @@ def _rules(config: TransformerConfig) -> list[Rule]:
     return rules
 
 
+def _surplus(config: TransformerConfig) -> tuple[str, ...]:
+    """Return the names of buffers, and of the head of the pre-training."""
+    names = (r"(distilbert\.)?embeddings\.position_ids",)
+    if config.head == "masked_lm":
+        return names
+    return (*names, r"vocab_(transform|layer_norm|projector)\..*")
+
+
 DISTILBERT = Family(
     model_type="distilbert",
     classes=(
@@ -102,8 +108,5 @@ DISTILBERT = Family(
     base_class="DistilBertModel",
     head_tensors=("pre_classifier.", "classifier.", "vocab_"),
     aliases=lambda _: {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
-    surplus=(
-        r"(distilbert\.)?embeddings\.position_ids",
-        r"vocab_(transform|layer_norm|projector)\..*",
-    ),
+    surplus=_surplus,
 )

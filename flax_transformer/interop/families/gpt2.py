@@ -10,9 +10,7 @@ from flax_transformer.models.transformer_config import TransformerConfig
 
 def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     attributes.expect("scale_attn_by_inverse_layer_idx", False)
-    attributes.expect("add_cross_attention", False)
     attributes.expect("is_encoder_decoder", False)
-    attributes.expect("pruned_heads", {})
     vocab_size = attributes.integer("vocab_size")
     model_dim = attributes.integer("n_embd")
     return TransformerConfig(
@@ -104,12 +102,13 @@ GPT2 = Family(
     aliases=_aliases,
     untied="lm_head.weight",
     # The causal mask, and what it writes where it is not.
-    surplus=(r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
+    surplus=lambda _: (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",),
     harmless=frozenset(
         {
             *("n_ctx", "embd_pdrop", "reorder_and_upcast_attn", "is_decoder"),
-            # Of a class with two heads.
+            # Of a class with two heads, and of the first GPT.
             *("summary_activation", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
+            *("n_special", "predict_special_tokens"),
         }
     ),
 )

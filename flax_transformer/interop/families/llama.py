@@ -2,22 +2,20 @@
 
 from typing import Any
 
-from flax_transformer.errors import InputError
 from flax_transformer.interop.attributes import Attributes
 from flax_transformer.interop.family import THEIR_ACTIVATIONS, Family, read_activation
+from flax_transformer.interop.rotary_attributes import read_rotary, write_rotary
 from flax_transformer.interop.state_dict import Rule, attention, linear, norm
 from flax_transformer.models.transformer_config import TransformerConfig
 
-_ROTARY_BASE = 10_000.0
 
-
-def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
-    attributes.expect("pretraining_tp", 1)
-    attributes.expect("rope_interleaved", False)
+def read_decoder(
+    attributes: Attributes, *, num_key_value_heads: int, max_positions: int
+) -> TransformerConfig:
+    """Read the attributes that Llama and Mistral name alike, but for two defaults."""
     attributes.expect("is_encoder_decoder", False)
     attributes.expect("is_decoder", False, True)
     vocab_size = attributes.integer("vocab_size")
-    num_heads = attributes.integer("num_attention_heads")
     return TransformerConfig(
         architecture="decoder_only",
         source_vocab_size=vocab_size,
@@ -25,8 +23,8 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
         model_dim=attributes.integer("hidden_size"),
         num_encoder_layers=0,
         num_decoder_layers=attributes.integer("num_hidden_layers"),
-        num_heads=num_heads,
-        num_key_value_heads=attributes.integer("num_key_value_heads", num_heads),
+        num_heads=attributes.integer("num_attention_heads"),
+        num_key_value_heads=attributes.integer("num_key_value_heads", num_key_value_heads),
         head_dim=attributes.integer("head_dim") if attributes.has("head_dim") else None,
         feed_forward_dim=attributes.integer("intermediate_size"),
         activation=read_activation(attributes, "hidden_act", "silu"),
@@ -39,29 +37,18 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
         scale_embedding=False,
         share_target_output_embedding=attributes.flag("tie_word_embeddings", False),
         position_encoding="rotary",
-        rotary_base=_read_rotary_base(attributes),
-        max_positions=attributes.integer("max_position_embeddings", 2048),
+        **read_rotary(attributes),
+        max_positions=attributes.integer("max_position_embeddings", max_positions),
         dropout_rate=0.0,
         attention_dropout_rate=attributes.number("attention_dropout", 0.0),
     )
 
 
-def _read_rotary_base(attributes: Attributes) -> float:
-    """Read the base of rotary positions, where it lies today and where it lay before."""
-    if attributes.has("rope_scaling"):
-        scaling = attributes.table("rope_scaling")
-        if any(scaling.text(name, "default") != "default" for name in ("rope_type", "type")):
-            raise InputError(
-                f"{attributes.source}: rope_scaling must be default, the only kind of rotary "
-                "positions that is supported."
-            )
-        scaling.refuse_others({"factor", "rope_theta"})
-    rotary = attributes.table("rope_parameters")
-    rotary.expect("rope_type", "default")
-    rotary.expect("partial_rotary_factor", 1.0)
-    base = rotary.number("rope_theta", attributes.number("rope_theta", _ROTARY_BASE))
-    rotary.refuse_others()
-    return base
+def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
+    attributes.expect("pretraining_tp", 1)
+    attributes.expect("rope_interleaved", False)
+    num_heads = attributes.integer("num_attention_heads")
+    return read_decoder(attributes, num_key_value_heads=num_heads, max_positions=2048)
 
 
 def _config_to(config: TransformerConfig) -> dict[str, Any]:
@@ -78,7 +65,7 @@ def _config_to(config: TransformerConfig) -> dict[str, Any]:
         "mlp_bias": config.feed_forward_bias,
         "attention_bias": config.attention_bias,
         "rms_norm_eps": config.norm_epsilon,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
+        "rope_parameters": write_rotary(config),
         "max_position_embeddings": config.max_positions,
         "attention_dropout": config.attention_dropout_rate,
         "tie_word_embeddings": config.share_target_output_embedding,
@@ -129,5 +116,5 @@ LLAMA = Family(
     aliases=_aliases,
     untied="lm_head.weight",
     harmless=frozenset({"is_llama_config"}),
-    surplus=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
+    surplus=lambda _: (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
 )

@@ -1,9 +1,12 @@
 """Marian (Junczys-Dowmunt et al., 2018), the shape of the OPUS-MT translation models."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from flax_transformer.errors import InputError
 from flax_transformer.interop.attributes import Attributes
 from flax_transformer.interop.families.bart import (
     layer_rules,
@@ -16,6 +19,9 @@ from flax_transformer.interop.state_dict import Rule
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.nn.positions import sinusoidal_table
 
+_MAX_TABLE_SIZE = 1 << 26
+"""Numbers in a table of sinusoids, which is computed, and so takes memory before a file is read."""
+
 
 def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     attributes.expect("normalize_embedding", False)
@@ -24,8 +30,15 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     is_shared = attributes.flag("share_encoder_decoder_embeddings", True)
     if is_shared:
         attributes.expect("tie_word_embeddings", True)
+    fields = read_stacks(attributes)
+    num_rows = _MAX_TABLE_SIZE // max(1, fields["model_dim"])
+    if fields["max_positions"] > num_rows:
+        raise InputError(
+            f"{attributes.source}: max_position_embeddings must be at most {num_rows} for d_model "
+            f"= {fields['model_dim']}, got {fields['max_positions']}."
+        )
     return TransformerConfig(
-        **read_stacks(attributes),
+        **fields,
         output_bias=True,
         source_vocab_size=vocab_size,
         target_vocab_size=attributes.integer("decoder_vocab_size", vocab_size),
@@ -63,9 +76,12 @@ def _aliases(config: TransformerConfig) -> dict[str, str]:
     return {}
 
 
-def _sinusoids(config: TransformerConfig) -> dict[str, np.ndarray]:
-    table = sinusoidal_table(config.max_positions, config.model_dim, layout="halves")
-    return {f"model.{stack}.embed_positions.weight": table for stack in ("encoder", "decoder")}
+def _sinusoids(config: TransformerConfig) -> dict[str, Callable[[], np.ndarray]]:
+    make_table = functools.partial(
+        sinusoidal_table, config.max_positions, config.model_dim, layout="halves"
+    )
+    names = [f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder")]
+    return dict.fromkeys(names, make_table)
 
 
 MARIAN = Family(

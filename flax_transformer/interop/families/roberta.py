@@ -24,7 +24,12 @@ def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
         raise InputError(
             f"{attributes.source}: max_position_embeddings must be over {offset}, got {num_rows}."
         )
-    has_pooler = class_name in ("RobertaModel", "RobertaForSequenceClassification")
+    if class_name == "RobertaForMaskedLM":
+        # The head of the library's class has GELU whatever the attribute says.
+        attributes.expect("hidden_act", "gelu", "gelu_python")
+    has_pooler = class_name == "RobertaForSequenceClassification" or (
+        class_name == "RobertaModel" and attributes.flag("add_pooling_layer", True)
+    )
     return TransformerConfig(
         **read_encoder(attributes),
         **class_fields(attributes, class_name),
@@ -60,6 +65,15 @@ def _rules(config: TransformerConfig) -> list[Rule]:
     return rules
 
 
+def _surplus(config: TransformerConfig) -> tuple[str, ...]:
+    """Return the names of buffers, of the pooler and of the head of the pre-training."""
+    names = (
+        r"(roberta\.)?embeddings\.(position|token_type)_ids",
+        r"(roberta\.)?pooler\.dense\.(weight|bias)",
+    )
+    return names if config.head == "masked_lm" else (*names, r"lm_head\..*")
+
+
 ROBERTA = Family(
     model_type="roberta",
     classes=(
@@ -79,9 +93,5 @@ ROBERTA = Family(
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
     },
-    surplus=(
-        r"(roberta\.)?embeddings\.(position|token_type)_ids",
-        r"(roberta\.)?pooler\.dense\..*",
-        r"lm_head\..*",
-    ),
+    surplus=_surplus,
 )

@@ -14,8 +14,6 @@ _MAX_POSITIONS = 512
 
 def _config_from(attributes: Attributes, class_name: str) -> TransformerConfig:
     attributes.expect("is_encoder_decoder", True)
-    attributes.expect("is_decoder", False)
-    attributes.expect("pruned_heads", {})
     activation, gated = _read_feed_forward(attributes)
     vocab_size = attributes.integer("vocab_size")
     num_layers = attributes.integer("num_layers")
@@ -142,5 +140,7 @@ T5 = Family(
     aliases=_aliases,
     untied="lm_head.weight",
     # The first checkpoints have it; nothing ever read it.
-    surplus=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+    surplus=lambda _: (
+        r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    ),
 )
