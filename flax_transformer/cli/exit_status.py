@@ -5,8 +5,6 @@ import os
 import sys
 from collections.abc import Callable
 
-import jax
-
 from flax_transformer.cli.command_parser import UsageError
 from flax_transformer.errors import DivergenceError, InputError
 
@@ -43,7 +41,7 @@ def run_guarded(prog: str, command: Callable[[], int], *, is_filter: bool) -> in
         _discard_stdout()
         _print_error(prog, describe_os_error(error))
         return 1
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:  # that of JAX is one, too
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _print_error(prog, describe_out_of_memory(error))
