@@ -1,4 +1,4 @@
-"""Train a translation model: ``python train.py --config configs/quickstart.py --workdir DIR``."""
+"""Train a model: ``python train.py --config configs/quickstart.py --workdir DIR``."""
 
 import sys
 

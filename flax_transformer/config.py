@@ -65,6 +65,11 @@ class ExperimentConfig:
             )
         if self.training.task != "translation":
             self._check_text_task()
+        has_classes = self.training.task == "sequence_classification"
+        if self.data.classes and not has_classes:
+            raise InputError(
+                f"data.classes must be empty for {self.training.task}, got {self.data.classes}."
+            )
 
     def _check_text_task(self) -> None:
         """Refuse a model or data that do not fit a task of one language."""
@@ -77,6 +82,8 @@ class ExperimentConfig:
             "tokenizer.shared": (True, self.tokenizer.shared),
         }
         if task == "sequence_classification":
+            if not self.data.classes:
+                raise InputError("data.classes must name the classes, got none.")
             num_classes = len(self.data.classes)
             expected["model.num_labels"] = (num_classes, self.model.num_labels)
         for name, (needed, given) in expected.items():
@@ -173,12 +180,12 @@ def check_continuation(
             f"ends there, got {new[num_steps]}. Use another --workdir for another run."
         )
     allowed = (*MAY_CHANGE, *(MAY_CHANGE_WITH_THE_DATA if restart_data else ()))
-    for name in new:
+    for name in sorted(old.keys() | new.keys()):
         may_change = any(name == field or name.startswith(f"{field}.") for field in allowed)
-        if not may_change and old[name] != new[name]:
+        if not may_change and old.get(name) != new.get(name):
             raise InputError(
-                f"{name} must stay {old[name]!r} in {workdir}, which was started with it, got "
-                f"{new[name]!r}. Use another --workdir for another run."
+                f"{name} must stay {old.get(name)!r} in {workdir}, which was started with it, got "
+                f"{new.get(name)!r}. Use another --workdir for another run."
             )
 
 

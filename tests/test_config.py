@@ -15,10 +15,12 @@ from flax_transformer.config import (
     save_config,
 )
 from flax_transformer.data.pipeline import PipelineConfig
+from flax_transformer.data.sources import DataConfig
 from flax_transformer.data.tokenizer import TokenizerConfig
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.evaluation_config import EvaluationConfig
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.training.lora import LoraConfig
 from flax_transformer.training.training_config import TrainingConfig
 
 CONFIG_FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -127,6 +129,15 @@ def test_a_run_may_go_on_with(tmp_path, name, value):
     check_continuation(stored, replace(stored, name, value), tmp_path)
 
 
+def test_a_field_that_only_one_of_two_configs_has_is_a_difference(tmp_path, monkeypatch):
+    stored = ExperimentConfig()
+    given = flatten_config(stored) | {"model.part.size": 3}
+    configs = iter([flatten_config(stored), given])
+    monkeypatch.setattr("flax_transformer.config.flatten_config", lambda _: next(configs))
+    with pytest.raises(InputError, match=r"model\.part\.size must stay None in .*, got 3"):
+        check_continuation(stored, stored, tmp_path)
+
+
 def test_what_may_change_exists():
     names = flatten_config(ExperimentConfig())
     for allowed in MAY_CHANGE:
@@ -146,6 +157,15 @@ def test_what_may_change_exists():
             lambda: ExperimentConfig(tokenizer=TokenizerConfig(shared=False)),
             r"model\.share_source_target_embedding must be off without tokenizer\.shared",
         ),
+        (
+            lambda: ExperimentConfig(data=DataConfig(kind="text", classes=("a", "b"))),
+            r"data\.classes must be empty for translation, got \('a', 'b'\)",
+        ),
+        (
+            lambda: LoraConfig(trained=("^classifier/",)),
+            r"lora\.rank must be at least 1 where training\.lora\.trained is set, got 0",
+        ),
+        (lambda: LoraConfig(alpha=8.0), r"lora\.rank must .* where training\.lora\.alpha is set"),
         (lambda: TrainingConfig(keep_last=2, average_last=3), "average_last must be at most"),
         (lambda: TrainingConfig(seed=-1), r"training\.seed must be from 0"),
         (lambda: TrainingConfig(label_smoothing=1.0), r"training\.label_smoothing must lie in"),

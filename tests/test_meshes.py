@@ -14,6 +14,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from tiny_corpus import targets_as_text
 
 from flax_transformer.data.batch import Batch
 from flax_transformer.data.pipeline import PipelineConfig, make_training_batches
@@ -126,11 +127,12 @@ def train(
     state = place_state(program, stack_layers(params) if config.scan_layers else params)
     losses, compiled_steps = [], {}
     for batch in read_batches(batching):
-        rows = place_rows(batch, mesh)
-        if rows.target.shape not in compiled_steps:
+        is_pair = architecture == "encoder_decoder"
+        rows = place_rows(batch if is_pair else targets_as_text(batch), mesh)
+        if rows.labels.shape not in compiled_steps:
             lowered = program.train_step.lower(state, rows)
-            compiled_steps[rows.target.shape] = lowered.compile(COMPILER_OPTIONS)
-        state, metrics = compiled_steps[rows.target.shape](state, rows)
+            compiled_steps[rows.labels.shape] = lowered.compile(COMPILER_OPTIONS)
+        state, metrics = compiled_steps[rows.labels.shape](state, rows)
         losses.append(float(metrics.loss))
     assert int(metrics.num_skipped) == 0
     return losses, unstack_layers(jax.device_get(state.params))

@@ -1,10 +1,12 @@
 """Experiments on texts of one language, from the config to the test score."""
 
+import collections
 import dataclasses
 import json
 import math
 
 import chex
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -17,10 +19,14 @@ from flax_transformer.checkpoints.reader import list_steps, restore_parameters
 from flax_transformer.config import ExperimentConfig, load_config
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.classify import accuracy, classify
+from flax_transformer.experiment import language_modelling, start
+from flax_transformer.experiment.classification import ClassificationTask
 from flax_transformer.experiment.run import run_experiment
+from flax_transformer.experiment.start import take_parameters
 from flax_transformer.interop.pretrained import load_pretrained, save_pretrained
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters
+from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 from flax_transformer.training.lora import LoraConfig
 from flax_transformer.training.state import abstract_trained_model
 from flax_transformer.tree_paths import flatten_tree
@@ -188,7 +194,9 @@ def test_adapters_are_merged_into_the_exported_model(runs, data_dir, tmp_path, c
 def test_the_architecture_can_be_taken_from_the_model_to_start_from(runs, data_dir, tmp_path):
     source = runs / "masked_language_modelling"
     config = replace(fine_tuning(data_dir), "model", feed_forward_dim=8, activation="gelu")
-    with pytest.raises(InputError, match=r"must fit the config's model, but .*feed_forward"):
+    with pytest.raises(
+        InputError, match=r"must fit the config's model, but .*feed_forward.*adopt-"
+    ):
         run_experiment(config, tmp_path / "run", init_from=source)
     config = replace(config, "training", adopt_architecture=True)
     with pytest.raises(InputError, match=r"adopt_architecture needs --init-from"):
@@ -202,6 +210,84 @@ def test_the_architecture_can_be_taken_from_the_model_to_start_from(runs, data_d
         0.0,
     )
     assert run_experiment(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "new"),
+    [
+        (VERBS, {}, ""),
+        (VERBS[:2], {"num_labels": 2}, "classifier/bias, classifier/kernel"),
+        (VERBS[::-1], {}, "classifier/bias, classifier/kernel"),
+        (VERBS, {"pooler": "relu"}, "pooler/bias, pooler/kernel"),
+    ],
+)
+def test_a_head_is_taken_only_where_it_means_the_same(runs, data_dir, capsys, labels, changes, new):
+    pretrained = load_pretrained(runs / "sequence_classification")
+    config = fine_tuning(data_dir)
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            pretrained.config, **{"num_labels": len(VERBS)} | changes, dropout_rate=0.0
+        ),
+        data=dataclasses.replace(config.data, classes=labels),
+    )
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2), jax.devices()[:2])
+    params = flatten_tree(take_parameters(config, pretrained, mesh, "model"))
+    expected = flatten_tree(abstract_parameters(make_model(config.model))).keys()
+    assert sorted(expected - params.keys()) == [name for name in new.split(", ") if name]
+    assert (f"new, at random: {new}\n" in capsys.readouterr().out) == bool(new)
+    assert {leaf.sharding.mesh for leaf in params.values()} == {mesh}
+
+
+def test_no_second_copy_of_the_parameters_is_kept(runs, data_dir, tmp_path, monkeypatch):
+    taken, alive = [], []
+    take, evaluate = start.take_parameters, ClassificationTask.evaluate
+
+    def remember(*arguments):
+        taken.append(take(*arguments))
+        return taken[0]
+
+    def count(self, setting, params):
+        alive.extend(leaf for leaf in jax.tree.leaves(taken[0]) if not leaf.is_deleted())
+        return evaluate(self, setting, params)
+
+    monkeypatch.setattr("flax_transformer.experiment.setting.take_parameters", remember)
+    monkeypatch.setattr(ClassificationTask, "evaluate", count)
+    source = runs / "masked_language_modelling"
+    assert run_experiment(fine_tuning(data_dir), tmp_path / "run", init_from=source)
+    assert taken
+    assert not alive
+
+
+def test_sampling_is_the_configs_also_where_the_tokenizer_is_anothers(runs, data_dir, tmp_path):
+    source = runs / "masked_language_modelling"
+    config = replace(fine_tuning(data_dir), "tokenizer", subword_regularization=0.3)
+    assert run_experiment(config, tmp_path / "run", init_from=source)
+    side = load_pretrained(tmp_path / "run").tokenizer.source
+    assert side.subword_regularization == 0.3
+    assert side.model == load_pretrained(source).tokenizer.source.model
+
+
+@pytest.mark.parametrize("task", ["language_modelling", "masked_language_modelling"])
+def test_the_dev_text_is_tokenised_once(data_dir, tmp_path, monkeypatch, task):
+    counts = collections.Counter()
+    prepare = language_modelling.prepare_pieces
+
+    def count(documents, *arguments, **options):
+        counts[tuple(documents)] += 1
+        return prepare(documents, *arguments, **options)
+
+    monkeypatch.setattr(language_modelling, "prepare_pieces", count)
+    config = replace(make_text_experiment(task, data_dir), "training", vocab_chunks=3)
+    assert run_experiment(config, tmp_path)
+    assert list(counts.values()) == [1, 1]
+
+
+def test_a_dev_text_without_a_token_to_predict_is_refused(data_dir, tmp_path):
+    config = make_text_experiment("masked_language_modelling", data_dir)
+    config = replace(config, "pipeline", mask_rate=1e-9)
+    with pytest.raises(InputError, match=r"data\.dev must have tokens to predict, got none in 6"):
+        run_experiment(config, tmp_path / "run")
 
 
 def write_public_encoder(directory, texts):
@@ -232,6 +318,9 @@ def test_a_public_model_is_fine_tuned_and_goes_on_with_its_tokenizer(data_dir, t
         chex.assert_trees_all_equal(tuned.params[name], public.params[name])
     assert run_experiment(replace(config, "training", num_steps=3), tmp_path / "run")
     assert "resuming after step 2 of 3" in capsys.readouterr().out
+    config = replace(config, "tokenizer", subword_regularization=0.3)
+    with pytest.raises(InputError, match=r"subword_regularization must be 0 with .* public model"):
+        run_experiment(config, tmp_path / "other", init_from=tmp_path / "public")
 
 
 @pytest.mark.parametrize(
@@ -258,8 +347,14 @@ def test_what_does_not_fit_is_refused(runs, data_dir, tmp_path, section, changes
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
+        (
+            "training",
+            {"task": "masked_language_modelling"},
+            r"model\.head must be masked_lm for masked",
+        ),
         ("training", {"task": "language_modelling"}, r"model\.architecture must be decoder_only"),
         ("data", {"classes": ("a",)}, r"model\.num_labels must be 1 for sequence_classification"),
+        ("data", {"classes": ()}, r"data\.classes must name the classes, got none"),
         ("data", {"kind": "tfds"}, r"data\.kind must be text for sequence_classification"),
         ("tokenizer", {"shared": False}, r"tokenizer\.shared must be True"),
     ],

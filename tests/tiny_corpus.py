@@ -6,7 +6,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import Batch, TextBatch
 from flax_transformer.data.pipeline import PipelineConfig, make_training_batches
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sentencepiece_model import Tokenizer
@@ -49,6 +49,18 @@ def make_batches(
 ) -> grain.DatasetIterator:
     config = config or make_config(batching)
     return make_training_batches(pairs, tokenizer, config, seed=seed, **arguments)
+
+
+def targets_as_text(batch: Batch) -> TextBatch:
+    """Return the target sides of pairs as a decoder without an encoder reads them."""
+    return TextBatch(
+        tokens=batch.target,
+        segment_ids=batch.target_segment_ids,
+        positions=batch.target_positions,
+        labels=batch.labels,
+        is_predicted=(batch.target_segment_ids > 0).astype(np.int32),
+        pair_ids=batch.pair_ids,
+    )
 
 
 def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:

@@ -1,6 +1,7 @@
 """Public models without the library that they are of: tiny ones of every family, and files."""
 
 import io
+import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -133,13 +134,9 @@ def make_public(class_name: str, **choices: Any) -> Pretrained:
 
 def write_torch_archive(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write what ``torch.save`` writes of a dictionary of float32 tensors."""
-    content = b"".join(
-        _string(name) + _tensor(str(index), array)
-        for index, (name, array) in enumerate(tensors.items())
-    )
     write_torch_zip(
         path,
-        b"\x80\x02}(" + content + b"u.",
+        _state_dict(tensors, view=b""),
         {str(index): array.tobytes("A") for index, array in enumerate(tensors.values())},
     )
 
@@ -152,10 +149,34 @@ def write_torch_zip(path: Path, pickled: bytes, storages: Mapping[str, bytes]) -
             archive.writestr(f"archive/data/{key}", content)
 
 
-def _tensor(key: str, array: np.ndarray) -> bytes:
+def write_legacy_torch_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write what ``torch.save`` wrote of a dictionary of float32 tensors before its zip files."""
+    machine = {"protocol_version": 1001, "little_endian": True}
+    header = b"".join(map(pickle.dumps, (0x1950A86A20F9469CFC6C, 1001, machine)))
+    keys = pickle.dumps([str(index) for index in range(len(tensors))])
+    numbers = b"".join(
+        struct.pack("<q", array.size) + array.tobytes("A") for array in tensors.values()
+    )
+    path.write_bytes(header + legacy_state_dict(tensors) + keys + numbers)
+
+
+def legacy_state_dict(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Return the pickle of such a file that describes the tensors."""
+    return _state_dict(tensors, view=b"N")
+
+
+def _state_dict(tensors: Mapping[str, np.ndarray], *, view: bytes) -> bytes:
+    content = b"".join(
+        _string(name) + _tensor(str(index), array, view)
+        for index, (name, array) in enumerate(tensors.items())
+    )
+    return b"\x80\x02}(" + content + b"u."
+
+
+def _tensor(key: str, array: np.ndarray, view: bytes) -> bytes:
     """Return the opcodes that rebuild a tensor, as PyTorch writes them."""
     storage = b"(" + _string("storage") + b"ctorch\nFloatStorage\n" + _string(key)
-    storage += _string("cpu") + _integer(array.size) + b"tQ"
+    storage += _string("cpu") + _integer(array.size) + view + b"tQ"
     strides = [step // array.itemsize for step in array.strides]
     out = io.BytesIO()
     out.write(b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + _integer(0))

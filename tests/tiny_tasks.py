@@ -55,9 +55,7 @@ def write_texts(directory: Path) -> None:
 def make_text_experiment(task: str, data_dir: Path) -> ExperimentConfig:
     """Return an experiment on ``data_dir/tiny``."""
     config = ExperimentConfig(
-        data=DataConfig(
-            kind="text", dataset="tiny", dev="dev", data_dir=str(data_dir), classes=VERBS
-        ),
+        data=DataConfig(kind="text", dataset="tiny", dev="dev", data_dir=str(data_dir)),
         tokenizer=TokenizerConfig(vocab_size=277),
         pipeline=PipelineConfig(batch_tokens=8 * 24, max_length=24),
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=3),
@@ -77,9 +75,11 @@ def make_text_experiment(task: str, data_dir: Path) -> ExperimentConfig:
         config = dataclasses.replace(
             config, pipeline=dataclasses.replace(config.pipeline, long_pairs="cut")
         )
+    classes = VERBS if task == "sequence_classification" else ()
     return dataclasses.replace(
         config,
         model=model,
+        data=dataclasses.replace(config.data, classes=classes),
         pipeline=dataclasses.replace(config.pipeline, batching=batching),
         training=dataclasses.replace(TRAINING, task=task),
     )

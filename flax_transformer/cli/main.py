@@ -66,7 +66,7 @@ def _choose_command(argv: Sequence[str]) -> int:
     parser = CommandParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} COMMAND [OPTION ...]",
-        description="Train Transformers for translation, and translate with them.",
+        description="Train Transformers on text, and use them: translate, continue, score.",
         epilog="commands:\n"
         + "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
         + f"\n\n`{PROGRAM} COMMAND --help` lists the options of a command.",

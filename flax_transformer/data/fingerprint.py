@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 
 from flax_transformer.data.batch import AnyBatch
-from flax_transformer.data.corpus import read_pairs, spread_evenly, spread_indices
+from flax_transformer.data.corpus import read_pairs, spread_evenly
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
@@ -42,14 +42,14 @@ def digest_pairs(pairs: Sequence[SentencePair]) -> str:
 
 
 def digest_texts(texts: Sequence[Any]) -> str:
-    """Return the number of ``texts``, with or without a class, and a hash of 1,000 of them.
+    """Return the number of ``texts``, with or without a class, and a hash of all of them.
 
     >>> digest_texts(["a", "b"])
     '2 texts, a2af34d1'
     """
     sha256 = hashlib.sha256()
-    for index in spread_indices(len(texts), _NUM_SAMPLED_PAIRS):
-        sha256.update(repr(texts[index]).encode("utf-8", "backslashreplace"))
+    for text in texts:
+        sha256.update(repr(text).encode("utf-8", "backslashreplace"))
     return f"{len(texts)} texts, {sha256.hexdigest()[:8]}"
 
 

@@ -130,8 +130,8 @@ class _Unfold(grain.experimental.FlatMapTransform):
         self._num_empty = 0 if element else self._num_empty + 1
         if self._num_empty > self._max_empty:
             raise InputError(
-                "pairs must hold text of at most max_length tokens, got none in "
-                f"{self._num_empty} windows of {self._window_size} pairs. Raise max_length or set "
+                "the training data must hold text of at most max_length tokens, got none in "
+                f"{self._num_empty} windows of {self._window_size}. Raise max_length or set "
                 "subword_regularization to 0."
             )
         return element

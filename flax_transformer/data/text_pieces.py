@@ -1,5 +1,6 @@
 """Documents as token ids, cut into pieces that fit into a row."""
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple, overload
@@ -30,7 +31,9 @@ class TextPieces(Sequence[TextPiece]):
     """The pieces of documents, by their number.
 
     For a causal language model a piece is up to ``length`` tokens to predict, each from what is
-    before it: the first one from the token before the piece, or from the start token. The pieces
+    before it: the first one from the token before the piece, or from the start token. The start
+    token is also what is read before a document that follows another one, in place of the end token
+    that is predicted there: every document begins as a text that is generated does. The pieces
     together predict every token once. For a masked one (``is_masked``) a piece is what is to be
     restored, up to ``length`` tokens with a start token before it and an end token behind.
 
@@ -61,6 +64,13 @@ class TextPieces(Sequence[TextPiece]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    def digest(self) -> str:
+        """Return the number of pieces, and a hash of all tokens and of where documents end."""
+        sha256 = hashlib.sha256()
+        for ids in self._documents:
+            sha256.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+        return f"{len(self)} pieces, {sha256.hexdigest()[:8]}"
+
     @overload
     def __getitem__(self, index: int) -> TextPiece: ...
 
@@ -80,4 +90,6 @@ class TextPieces(Sequence[TextPiece]):
             whole = np.concatenate(([self._bos_id], labels, [self._eos_id]), dtype=np.int32)
             return TextPiece(whole, whole)
         before = self._bos_id if start == 0 else ids[start - 1]
-        return TextPiece(np.concatenate(([before], labels[:-1]), dtype=np.int32), labels)
+        tokens = np.concatenate(([before], labels[:-1]), dtype=np.int32)
+        tokens[tokens == self._eos_id] = self._bos_id
+        return TextPiece(tokens, labels)

@@ -75,6 +75,7 @@ def make_text_batches(
         "join_documents": str(joined),
         "masking": str(make_rows.masking),
     } | describe_stream(tokenizer, config, shapes, seed)
+    fingerprint["pieces"] = make_rows.pieces.digest()  # last: the others say better what differs
     return iter(FingerprintedDataset(streams, fingerprint))
 
 
@@ -105,17 +106,19 @@ def prepare_pieces(
         bos_id=side.bos_id,
         is_masked=is_masked,
     )
-    masking = Masking(
-        rate=config.mask_rate,
-        mask_id=side.mask_id,
-        vocab_size=side.vocab_size,
-        special_ids=(side.pad_id, side.bos_id, side.eos_id),
-    )
+    masking = None
+    if is_masked:  # only then must there be a mask token
+        masking = Masking(
+            rate=config.mask_rate,
+            mask_id=side.mask_id,
+            vocab_size=side.vocab_size,
+            special_ids=(side.pad_id, side.bos_id, side.eos_id),
+        )
     return PackedPieces(
         pieces=pieces,
         row_length=config.max_length,
         pad_id=side.pad_id,
-        masking=masking if is_masked else None,
+        masking=masking,
     )
 
 

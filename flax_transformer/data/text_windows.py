@@ -15,7 +15,7 @@ from flax_transformer.data.bucketing import Bucket, cut_into_batches
 from flax_transformer.data.masking import mask_tokens
 from flax_transformer.data.packing import pack_best_fit
 from flax_transformer.data.rows import cut_sequence, fill_side
-from flax_transformer.data.text_pieces import TextPiece
+from flax_transformer.data.text_pieces import TextPiece, TextPieces
 from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.data.texts import LabelledText
 
@@ -37,7 +37,7 @@ class Masking:
 class PackedPieces:
     """Pack pieces of text into rows of ``row_length``; hide tokens if there is a ``masking``."""
 
-    pieces: Sequence[TextPiece] = field(repr=False)
+    pieces: TextPieces = field(repr=False)
     row_length: int
     pad_id: int
     masking: Masking | None

@@ -1,4 +1,4 @@
-"""The tokenizers of a translation model: how they are trained, saved and loaded."""
+"""The tokenizers that are trained here: how they are trained, saved and loaded."""
 
 import hashlib
 import io
@@ -22,6 +22,8 @@ from flax_transformer.errors import InputError
 # SentencePiece's result depends on the number of threads (sums are rounded in another order), so
 # it is fixed whatever the machine.
 _TRAINING_THREADS = 4
+# SentencePiece's own limit of the bytes of a text.
+_SHORT_TEXT = 4192
 DESCRIPTION_FILE = "tokenizer.json"
 
 Item = TypeVar("Item")
@@ -32,7 +34,7 @@ class TokenizerConfig:
     """What :func:`train_tokenizer` makes.
 
     ``vocab_size`` counts the four special tokens and the 256 byte tokens. ``shared`` trains one
-    model on both languages. ``sample_size`` bounds the pairs it is trained on.
+    model on both languages. ``sample_size`` bounds the pairs, documents or texts it is trained on.
     ``character_coverage`` is the share of the characters that get a token; the others are spelled
     in bytes. ``subword_regularization`` is the exponent alpha of Kudo (2018, arXiv 1804.10959):
     training text is segmented anew each time it is read, with probability proportional to
@@ -176,7 +178,7 @@ def _draw_sample(items: Sequence[Item], size: int, seed: int) -> list[Item]:
 def _train(config: TokenizerConfig, texts: Sequence[str], side: str) -> Tokenizer:
     texts = [replace_surrogates(text) for text in texts if text.strip()]
     if not texts:
-        raise InputError(f"pairs must hold some {side} text to train a tokenizer, got none.")
+        raise InputError(f"there must be some {side} text to train a tokenizer, got none.")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -193,6 +195,8 @@ def _train(config: TokenizerConfig, texts: Sequence[str], side: str) -> Tokenize
             eos_id=2,
             unk_id=3,
             num_threads=_TRAINING_THREADS,
+            # Longer texts would be left out without a word.
+            max_sentence_length=max(_SHORT_TEXT, *(len(text.encode()) for text in texts)),
             minloglevel=2,
         )
     except RuntimeError as error:

@@ -93,11 +93,11 @@ def _run(
     task = make_task(config.training.task)
     corpus = load_corpus(config, task)
     say(task.describe(config, corpus))
-    setting = make_setting(
+    setting, params = make_setting(
         config, task, corpus, mesh, workdir, init_from=init_from, restart_data=restart_data
     )
     batches = task.make_batches(setting)
-    start = Start(params=setting.initial_params, restart_data=restart_data, strict=strict)
+    start = Start(params=params, restart_data=restart_data, strict=strict)
     ending = _train(setting, batches, start)
     if ending is Ending.INTERRUPTED:
         return False

@@ -22,7 +22,7 @@ def measure_run_time(workdir: Path) -> float | None:
 
 
 def _read_times(path: Path) -> Iterator[float]:
-    """Yield the time of each whole event; a file may end in a part of one."""
+    """Yield the time of each whole event; a file may end in a part of one, or in zeros."""
     content = path.read_bytes()
     start = 0
     while start + _LENGTH_BYTES + _CHECKSUM_BYTES <= len(content):
@@ -30,5 +30,8 @@ def _read_times(path: Path) -> Iterator[float]:
         start += _LENGTH_BYTES + _CHECKSUM_BYTES
         if start + length > len(content):
             return
-        yield Event.FromString(content[start : start + length]).wall_time
+        time = Event.FromString(content[start : start + length]).wall_time
+        if not (length and time):
+            return
+        yield time
         start += length + _CHECKSUM_BYTES

@@ -22,13 +22,14 @@ def choose_on_dev(setting: Setting) -> float:
 
     Returns its score on dev, measured as that of the test set will be.
     """
-    best = _dev_score(setting, load_pretrained(setting.workdir / MODEL_DIRECTORY).params)
+    best = setting.task.choose(setting, _load_chosen(setting))
     directory = setting.workdir / CHECKPOINT_DIRECTORY
     steps = list_steps(directory)[-setting.config.training.average_last :]
     if len(steps) < 2:
         return best
     average = average_run(directory, steps, setting.model, setting.config.training.lora)
-    averages = _dev_score(setting, average)
+    placed = place_parameters(average, setting.mesh, setting.config.sharding)
+    averages = setting.task.choose(setting, placed)
     say(
         f"{setting.task.dev_score} {best:.4g} (best checkpoint), {averages:.4g} "
         f"(average of the last {len(steps)})"
@@ -50,12 +51,10 @@ def average_run(
 
 def report_test_scores(setting: Setting, dev_score: float) -> None:
     """Measure the chosen parameters on the test set; print and store the scores."""
-    params = load_pretrained(setting.workdir / MODEL_DIRECTORY).params
-    placed = place_parameters(params, setting.mesh, setting.config.sharding)
     results = {
         "seed": setting.config.training.seed,
         setting.task.dev_score: dev_score,
-        **setting.task.test(setting, placed),
+        **setting.task.test(setting, _load_chosen(setting)),
     }
     if is_first_process():
         (setting.workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
@@ -70,6 +69,7 @@ def export_model(setting: Setting, params: Parameters) -> None:
     do_once(lambda: save_model(setting.workdir / MODEL_DIRECTORY, pretrained), "the export")
 
 
-def _dev_score(setting: Setting, params: Parameters) -> float:
-    placed = place_parameters(params, setting.mesh, setting.config.sharding)
-    return setting.task.choose(setting, placed)
+def _load_chosen(setting: Setting) -> Parameters:
+    """Load the parameters of the model directory, each where it lies on the mesh."""
+    path, rules = setting.workdir / MODEL_DIRECTORY, setting.config.sharding
+    return load_pretrained(path, mesh=setting.mesh, rules=rules).params

@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from flax_transformer.array_types import Parameters
 from flax_transformer.checkpoints.attachments import unpack_files
 from flax_transformer.checkpoints.reader import list_steps, read_attachments
 from flax_transformer.config import ExperimentConfig, check_continuation, load_config
 from flax_transformer.data.public_tokenizer import load_tokenizer
+from flax_transformer.data.sentencepiece_model import Tokenizer
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
 from flax_transformer.experiment.start import adopt_architecture, take_parameters
@@ -30,8 +32,12 @@ def make_setting(
     *,
     init_from: Path | None,
     restart_data: bool,
-) -> Setting:
+) -> tuple[Setting, Parameters | None]:
     """Get the tokenizer from the run's checkpoint, from another model, or by training one.
+
+    Returns:
+        The setting, and the parameters to start from, of another model, where they lie on the mesh;
+        None for random ones, and where there is a checkpoint to go on from.
 
     Raises:
         InputError: the config is not that of the run in ``workdir``, or does not fit ``init_from``.
@@ -46,19 +52,19 @@ def make_setting(
         config = _with_sizes_of(config, stored.model)
         check_continuation(stored, config, workdir, restart_data=restart_data)
     elif init_from is not None:
-        pretrained = load_pretrained(init_from)
+        pretrained = load_pretrained(init_from, mesh=mesh, rules=config.sharding)
         if pretrained.tokenizer is None:
             raise InputError(f"{init_from} must have a tokenizer to train on, got none.")
-        tokenizer = pretrained.tokenizer
+        tokenizer = _with_sampling(pretrained.tokenizer, config.tokenizer.subword_regularization)
         config = _with_sizes_of(config, pretrained.config)
-        params = take_parameters(config, pretrained, str(init_from))
+        params = take_parameters(config, pretrained, mesh, str(init_from))
     else:
         if config.training.adopt_architecture:
             raise InputError("training.adopt_architecture needs --init-from, got none.")
         tokenizer = _train_tokenizer(config, task, corpus, workdir)
         config = _with_vocabulary(config, tokenizer.source.vocab_size, tokenizer.target.vocab_size)
     model = make_model(config.model)
-    return Setting(config, task, corpus, tokenizer, model, mesh, workdir, params)
+    return Setting(config, task, corpus, tokenizer, model, mesh, workdir), params
 
 
 def load_corpus(config: ExperimentConfig, task: Task) -> Corpus:
@@ -69,6 +75,28 @@ def load_corpus(config: ExperimentConfig, task: Task) -> Corpus:
     corpus = task.load_corpus(config)
     wait_for_all("corpus")
     return corpus
+
+
+def _with_sampling(
+    tokenizer: TranslationTokenizer, subword_regularization: float
+) -> TranslationTokenizer:
+    """Return a tokenizer as it is, but for the exponent of its sampling.
+
+    Raises:
+        InputError: it is one of a public model, which has one segmentation of a text.
+    """
+    source, target = tokenizer.source, tokenizer.target
+    if isinstance(source, Tokenizer) and isinstance(target, Tokenizer):
+        resampled = Tokenizer(source.model, subword_regularization)
+        if tokenizer.shared:
+            return TranslationTokenizer(resampled, resampled)
+        return TranslationTokenizer(resampled, Tokenizer(target.model, subword_regularization))
+    if subword_regularization:
+        raise InputError(
+            "tokenizer.subword_regularization must be 0 with the tokenizer of a public model, got "
+            f"{subword_regularization}."
+        )
+    return tokenizer
 
 
 def _with_sizes_of(config: ExperimentConfig, model: TransformerConfig) -> ExperimentConfig:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+from jax.sharding import Mesh
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.config import ExperimentConfig
@@ -11,7 +12,8 @@ from flax_transformer.interop.pretrained import Pretrained
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters
 from flax_transformer.models.stack import stack_layers, unstack_layers
-from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.models.transformer_config import COMPUTATION_FIELDS, TransformerConfig
+from flax_transformer.parallel.parameter_sharding import parameter_shardings
 from flax_transformer.parallel.processes import say
 from flax_transformer.training.state import abstract_trained_model, find_trained
 from flax_transformer.tree_paths import (
@@ -21,17 +23,7 @@ from flax_transformer.tree_paths import (
     unflatten_tree,
 )
 
-_OF_A_RUN = (
-    "dropout_rate",
-    "attention_dropout_rate",
-    "feed_forward_dropout_rate",
-    "param_dtype",
-    "compute_dtype",
-    "product_dtype",
-    "scan_layers",
-    "remat",
-)
-"""Fields that are of the way a model is computed or trained, not of what it is."""
+_REMEDY = "--training.adopt-architecture takes the architecture from there."
 
 _OF_A_HEAD = ("head", "pooler", "num_labels")
 """Fields of what an encoder ends in, which a task brings with it."""
@@ -53,12 +45,17 @@ def adopt_architecture(given: TransformerConfig, found: TransformerConfig) -> Tr
     )
 
 
-def take_parameters(config: ExperimentConfig, pretrained: Pretrained, path: str) -> Parameters:
+def take_parameters(
+    config: ExperimentConfig, pretrained: Pretrained, mesh: Mesh, path: str
+) -> Parameters:
     """Return those of a model's parameters that the config's model has, too; name the others.
+
+    A classifier is taken if it is one of the same classes, a pooler if it has the same activation.
 
     Args:
         config: of the run; its model has the vocabulary of ``pretrained``.
         pretrained: the model to start from.
+        mesh: devices that the parameters shall lie on, by the rules of ``config``.
         path: where it comes from, for messages.
 
     Raises:
@@ -71,12 +68,17 @@ def take_parameters(config: ExperimentConfig, pretrained: Pretrained, path: str)
     if config.model.scan_layers:
         params = stack_layers(params)
     found = flatten_tree(jax.tree.map(lambda leaf: leaf.astype(config.model.param_dtype), params))
-    common = expected.keys() & found.keys()
+    others = _of_another_end(config, pretrained)
+    common = {
+        name for name in expected.keys() & found.keys() if name.partition("/")[0] not in others
+    }
     if differences := describe_differences(
         {name: expected[name] for name in expected if name in common},
         {name: found[name] for name in found if name in common},
     ):
-        raise InputError(f"{path} must fit the config's model, but {shorten(differences)}.")
+        raise InputError(
+            f"{path} must fit the config's model, but {shorten(differences)}. {_REMEDY}"
+        )
     _check_architecture(config.model, pretrained.config, path)
     new, dropped = sorted(expected.keys() - common), sorted(found.keys() - common)
     if not common:
@@ -86,7 +88,20 @@ def take_parameters(config: ExperimentConfig, pretrained: Pretrained, path: str)
         say(f"new, at random: {', '.join(new)}")
     if dropped:
         say(f"dropped: {', '.join(dropped)}")
-    return unflatten_tree({name: found[name] for name in found if name in common})
+    taken = unflatten_tree({name: found[name] for name in found if name in common})
+    return jax.device_put(taken, parameter_shardings(taken, mesh, config.sharding))
+
+
+def _of_another_end(config: ExperimentConfig, pretrained: Pretrained) -> set[str]:
+    """Name the parts of a model's end that mean something else than those of the config's."""
+    ours, theirs = config.model, pretrained.config
+    classes = (ours.head, ours.num_labels, tuple(config.data.classes))
+    parts = set()
+    if classes != (theirs.head, theirs.num_labels, tuple(pretrained.labels)):
+        parts.add("classifier")
+    if ours.pooler != theirs.pooler:
+        parts.add("pooler")
+    return parts
 
 
 def _check_architecture(given: TransformerConfig, found: TransformerConfig, path: str) -> None:
@@ -98,17 +113,16 @@ def _check_architecture(given: TransformerConfig, found: TransformerConfig, path
         ours, theirs = getattr(given, field.name), getattr(found, field.name)
         if field.name not in free and ours != theirs:
             raise InputError(
-                f"model.{field.name} must be {theirs!r}, as in {path}, got {ours!r}. "
-                "--training.adopt-architecture takes the architecture from there."
+                f"model.{field.name} must be {theirs!r}, as in {path}, got {ours!r}. {_REMEDY}"
             )
 
 
 def _free_fields(given: TransformerConfig) -> tuple[str, ...]:
     if given.architecture != "encoder_only":
-        return _OF_A_RUN
+        return COMPUTATION_FIELDS
     if given.head == "masked_lm":
-        return (*_OF_A_RUN, *_OF_A_HEAD)
-    return (*_OF_A_RUN, *_OF_A_HEAD, *_OF_AN_OUTPUT)
+        return (*COMPUTATION_FIELDS, *_OF_A_HEAD)
+    return (*COMPUTATION_FIELDS, *_OF_A_HEAD, *_OF_AN_OUTPUT)
 
 
 def _check_are_trained(config: ExperimentConfig, new: list[str]) -> None:

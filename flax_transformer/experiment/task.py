@@ -33,8 +33,6 @@ class Setting(NamedTuple):
         model: what is trained.
         mesh: the devices.
         workdir: where the run is.
-        initial_params: parameters to start from, of another model; None for random ones, and where
-            there is a checkpoint to go on from.
     """
 
     config: ExperimentConfig
@@ -44,7 +42,6 @@ class Setting(NamedTuple):
     model: Model
     mesh: Mesh
     workdir: Path
-    initial_params: Parameters | None
 
 
 class Task(Protocol):

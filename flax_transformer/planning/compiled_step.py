@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from flax_transformer.array_types import Parameters
 from flax_transformer.config import ExperimentConfig
 from flax_transformer.data.batch import AnyBatch, Batch, LabelledBatch, TextBatch
 from flax_transformer.data.bucketing import Bucket
 from flax_transformer.data.pipeline import make_shapes
+from flax_transformer.errors import InputError
 from flax_transformer.models.make_model import make_model
 from flax_transformer.parallel.mesh import batch_sharding, num_batch_shards
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.program import TrainingProgram, make_program
-from flax_transformer.training.state import TrainState
-from flax_transformer.training.training_config import Task
+from flax_transformer.training.state import TrainState, find_trained
+from flax_transformer.training.trained_part import split_parameters
 
 
 class CompiledStep(NamedTuple):
@@ -27,11 +29,13 @@ class CompiledStep(NamedTuple):
         executable: the compiled step.
         program: what it was compiled from.
         batch_shape: rows of the global batch and positions of each side of a row.
+        trained: those of the state's parameters, adapters included, that are trained.
     """
 
     executable: jax.stages.Compiled
     program: TrainingProgram
     batch_shape: Bucket
+    trained: Parameters
 
     @property
     def state(self) -> TrainState:
@@ -53,27 +57,38 @@ def compile_step(config: ExperimentConfig, mesh: Mesh) -> CompiledStep:
         make_model(config.model), optimizer, config.training, mesh, config.sharding
     )
     shape = largest_batch(config, mesh)
-    batch = abstract_batch(config.training.task, shape, mesh)
+    batch = abstract_batch(config, shape, mesh)
     train_step = cast(jax.stages.Wrapped, program.train_step)
     executable = train_step.lower(program.abstract_state, batch).compile()
-    return CompiledStep(executable, program, shape)
+    params, training = program.abstract_state.params, config.training
+    trained = find_trained(params, frozen=training.frozen, lora=training.lora)
+    return CompiledStep(executable, program, shape, split_parameters(params, trained)[0])
 
 
-def abstract_batch(task: Task, shape: Bucket, mesh: Mesh) -> AnyBatch:
-    """Return the shapes of a batch of a task, with their shardings."""
+def abstract_batch(config: ExperimentConfig, shape: Bucket, mesh: Mesh) -> AnyBatch:
+    """Return the shapes of a batch of what the model reads, with their shardings.
+
+    Raises:
+        InputError: there is no training of such a model.
+    """
     rows, labels = (
         jax.ShapeDtypeStruct(axes, jnp.int32, sharding=batch_sharding(mesh))
         for axes in (shape, shape[:1])
     )
-    match task:
-        case "translation":
+    match config.model.architecture, config.model.head:
+        case "encoder_decoder", _:
             return Batch._make(rows for _ in Batch._fields)
-        case "sequence_classification":
+        case ("decoder_only", _) | (_, "masked_lm"):
+            return TextBatch._make(rows for _ in TextBatch._fields)
+        case _, "sequence_classification":
             return LabelledBatch._make(
                 labels if name == "labels" else rows for name in LabelledBatch._fields
             )
-        case "language_modelling" | "masked_language_modelling":
-            return TextBatch._make(rows for _ in TextBatch._fields)
+        case _, head:
+            raise InputError(
+                "model.head must be masked_lm or sequence_classification to be trained, got "
+                f"{head}."
+            )
 
 
 def largest_batch(config: ExperimentConfig, mesh: Mesh) -> Bucket:

@@ -16,7 +16,7 @@ class MemoryUse(NamedTuple):
     Attributes:
         parameters: this device's parts of them.
         optimizer_state: likewise.
-        gradients: likewise, float32 and split as the parameters are.
+        gradients: of the parameters that are trained, float32 and split as they are.
         activations: all temporary arrays without the gradients: what the backward pass needs of the
             forward pass, gathered weights, buffers of collectives.
         other: the batch, counters and metrics.
@@ -47,7 +47,7 @@ def measure_memory(step: CompiledStep) -> MemoryUse:
     parameters = bytes_per_device(step.state.params)
     optimizer_state = bytes_per_device(step.state.optimizer_state)
     gradients = sum(
-        math.prod(_part_shape(leaf)) * _FLOAT32_BYTES for leaf in jax.tree.leaves(step.state.params)
+        math.prod(_part_shape(leaf)) * _FLOAT32_BYTES for leaf in jax.tree.leaves(step.trained)
     )
     return MemoryUse(
         parameters=parameters,

@@ -37,7 +37,8 @@ class Plan(NamedTuple):
         device: the kind of device.
         mesh_shape: devices along each axis of the mesh.
         compute_dtype: of the products of matrices.
-        num_parameters: of the model.
+        num_parameters: of the model, frozen or not, and of its adapters.
+        num_trained: those of them that are trained.
         num_rows: rows of the global batch.
         row_length: positions of a row, of each side.
         memory: bytes of one device.
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     mesh_shape: Mapping[str, int]
     compute_dtype: str
     num_parameters: int
+    num_trained: int
     num_rows: int
     row_length: int
     memory: MemoryUse
@@ -72,8 +74,12 @@ class Plan(NamedTuple):
 
     @property
     def model_flops(self) -> int:
-        """Six for each parameter and target position: 2 forward, 4 backward."""
-        return 6 * self.num_parameters * self.num_tokens
+        """Six for each parameter and target position: 2 forward, 4 backward.
+
+        Of a frozen one four, since it gets no gradient. That is an upper bound: backward, nothing
+        at all is computed of frozen layers below all that are trained.
+        """
+        return (4 * self.num_parameters + 2 * self.num_trained) * self.num_tokens
 
     @property
     def fits(self) -> bool:
@@ -103,6 +109,7 @@ def make_plan(config: ExperimentConfig, mesh: Mesh, device: Device) -> Plan:
         mesh_shape=dict(mesh.shape),
         compute_dtype=config.model.compute_dtype,
         num_parameters=num_parameters(step.state.params),
+        num_trained=num_parameters(step.trained),
         num_rows=step.batch_shape.num_rows,
         row_length=step.batch_shape.row_length,
         memory=measure_memory(step),

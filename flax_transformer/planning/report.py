@@ -19,7 +19,7 @@ def format_plan(plan: Plan) -> str:
     mesh = " x ".join(f"{size} {axis}" for axis, size in plan.mesh_shape.items())
     lines = [
         f"{plan.num_devices} x {plan.device.name} ({mesh})",
-        f"{plan.num_parameters:,} parameters; batches of {plan.num_rows:,} rows of "
+        f"{_describe_parameters(plan)}; batches of {plan.num_rows:,} rows of "
         f"{plan.row_length:,} positions, {plan.num_tokens:,} target positions",
         "",
         *_memory_lines(plan),
@@ -44,6 +44,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "num_devices": plan.num_devices,
         "compute_dtype": plan.compute_dtype,
         "num_parameters": plan.num_parameters,
+        "num_trained": plan.num_trained,
         "batch": {
             "num_rows": plan.num_rows,
             "row_length": plan.row_length,
@@ -104,6 +105,12 @@ def _with_unit(count: float, unit: str) -> str:
     return f"{count:.{num_decimals}f} {prefixes[0]}{unit}"
 
 
+def _describe_parameters(plan: Plan) -> str:
+    if plan.num_trained == plan.num_parameters:
+        return f"{plan.num_parameters:,} parameters"
+    return f"{plan.num_parameters:,} parameters, {plan.num_trained:,} of them trained"
+
+
 def _memory_lines(plan: Plan) -> list[str]:
     memory = plan.memory
     share = memory.total / plan.device.memory_bytes
@@ -126,10 +133,11 @@ def _memory_lines(plan: Plan) -> list[str]:
 
 def _work_lines(plan: Plan) -> list[str]:
     all_devices = plan.device_flops * plan.num_devices
+    all_trained = plan.num_trained == plan.num_parameters
     rows = {
         "of a device": plan.device_flops,
         "of all devices": all_devices,
-        "6 x parameters x tokens": plan.model_flops,
+        "6 x parameters x tokens" if all_trained else "model, at most": plan.model_flops,
     }
     return [
         "FLOPs of a step (products of matrices)",

@@ -1,4 +1,4 @@
-"""Which pairs of the corpus each step has seen."""
+"""Which examples of the corpus each step has seen: sentence pairs, texts or pieces of text."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ExamplesLog:
-    """Writes the pairs of steps whose update was left out, and on demand those of every step.
+    """Writes the examples of steps whose update was left out, and on demand those of every step.
 
     A line of ``skipped.jsonl`` or ``examples.jsonl`` is a JSON object with ``step`` and ``pairs``,
     indices in the training corpus from 0. Each process writes those of its own rows: all but the
@@ -40,7 +40,7 @@ class ExamplesLog:
         self._examples, self._skipped = map(AppendFile, paths)
 
     def write(self, outcome: StepOutcome) -> None:
-        """Log a step's pairs."""
+        """Log a step's examples."""
         line = {"step": outcome.step, "pairs": list(outcome.pair_ids)}
         if self._every_step:
             self._examples.append(_encode(line))
@@ -49,7 +49,7 @@ class ExamplesLog:
             self._skipped.append(_encode(line))
             _logger.warning(
                 "step %d: the loss is %g, its gradient norm %g; the update is left out and its %d "
-                "sentence pairs are named in %s",
+                "examples are named in %s",
                 outcome.step,
                 outcome.loss,
                 outcome.gradient_norm,

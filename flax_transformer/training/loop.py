@@ -19,7 +19,7 @@ from flax_transformer.checkpoints.checkpointer import Checkpointer
 from flax_transformer.errors import InputError
 from flax_transformer.models.make_model import Model
 from flax_transformer.parallel.mesh import place_rows
-from flax_transformer.parallel.parameter_sharding import place_parameters
+from flax_transformer.parallel.parameter_sharding import parameter_shardings
 from flax_transformer.parallel.processes import AnyProcess, is_first_process, say
 from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.run_layout import CHECKPOINT_DIRECTORY
@@ -58,7 +58,8 @@ class Start:
 
     Attributes:
         params: parameters to start from where there is no checkpoint; those that are not among
-            them, and all if it is None, are random.
+            them, and all if it is None, are random. Arrays that lie as the rules say are used up,
+            not copied: the run writes over them.
         restart_data: with a checkpoint, begin the data anew all the same.
         strict: with a damaged checkpoint, stop instead of going back to an earlier one.
     """
@@ -182,7 +183,7 @@ def _first_state(
     state = program.init_state(jax.random.key(config.seed))
     if start.params is None:
         return state
-    given = place_parameters(start.params, mesh, rules)
+    given = jax.device_put(start.params, parameter_shardings(start.params, mesh, rules))
     return state.replace(params=join_parameters(state.params, given))
 
 

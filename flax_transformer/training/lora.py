@@ -51,6 +51,17 @@ class LoraConfig:
             raise InputError("training.lora.kernels must hold a pattern, got none.")
         check_patterns(self.kernels, name="training.lora.kernels")
         check_patterns(self.trained, name="training.lora.trained")
+        if not self.rank:
+            self._refuse_others()
+
+    def _refuse_others(self) -> None:
+        """Refuse what would be of no effect without a rank, where everything is trained."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != field.default:
+                raise InputError(
+                    f"training.lora.rank must be at least 1 where training.lora.{field.name} is "
+                    "set, got 0."
+                )
 
 
 def add_adapters(params: Parameters, config: LoraConfig, key: Key[Array, ""]) -> Parameters:

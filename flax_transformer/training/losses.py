@@ -39,6 +39,7 @@ class LogitSums(NamedTuple):
 
 
 _Residuals: TypeAlias = tuple[Float[Array, "B T V"], Float[Array, "B T"], Int[Array, "B T"]]
+"""Exponentials and their sum, or logits and their normalizer; see _sum_logits_forward."""
 
 
 def cross_entropy(
@@ -132,7 +133,12 @@ def _sum_logits(logits: Float[Array, "B T V"], labels: Int[Array, "B T"]) -> Log
 def _sum_logits_forward(
     logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
 ) -> tuple[LogitSums, _Residuals]:
-    logits = logits.astype(jnp.float32)
+    """Return the sums, and what the backward pass needs.
+
+    Of float32 logits these are the exponentials, which take the room of the logits and are there
+    already. Of narrower ones it is the logits, lest a float32 array of their shape be kept.
+    """
+    given, logits = logits, logits.astype(jnp.float32)
     largest = logits.max(axis=-1)
     exponentials = jnp.exp(logits - largest[..., None])
     sum_of_exponentials = exponentials.sum(axis=-1)
@@ -141,7 +147,9 @@ def _sum_logits_forward(
         label=_label_logits(logits, labels),
         total=logits.sum(axis=-1),
     )
-    return sums, (exponentials, sum_of_exponentials, labels)
+    if given.dtype == jnp.float32:
+        return sums, (exponentials, sum_of_exponentials, labels)
+    return sums, (given, sums.log_normalizer, labels)
 
 
 def _sum_logits_backward(
@@ -151,13 +159,18 @@ def _sum_logits_backward(
 
     Differentiation would scatter the label's part into a table of zeros.
     """
-    exponentials, sum_of_exponentials, labels = residuals
+    kept, normalizer, labels = residuals
+    if kept.dtype == jnp.float32:
+        softmax = (cotangents.log_normalizer / normalizer)[..., None] * kept
+    else:
+        probabilities = jnp.exp(kept.astype(jnp.float32) - normalizer[..., None])
+        softmax = cotangents.log_normalizer[..., None] * probabilities
     gradient = (
-        (cotangents.log_normalizer / sum_of_exponentials)[..., None] * exponentials
-        + jnp.where(_is_label(exponentials, labels), cotangents.label[..., None], 0.0)
+        softmax
+        + jnp.where(_is_label(kept, labels), cotangents.label[..., None], 0.0)
         + cotangents.total[..., None]
     )
-    return gradient, None
+    return gradient.astype(kept.dtype), None
 
 
 _sum_logits.defvjp(_sum_logits_forward, _sum_logits_backward)

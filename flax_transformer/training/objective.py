@@ -46,9 +46,9 @@ def make_loss_function(
 ) -> LossFunction:
     """Make the loss of predicting each label; see :func:`.losses.linear_cross_entropy`.
 
-    The kind of the batch says what is predicted: tokens of a target (:class:`Batch`; a decoder
-    alone does not read the source), tokens of a text (:class:`TextBatch`), or the class of a text
-    (:class:`LabelledBatch`), for which ``vocab_chunks`` and ``logits_dtype`` do not matter.
+    The kind of the batch says what is predicted: tokens of a target (:class:`Batch`), tokens of a
+    text (:class:`TextBatch`), or the class of a text (:class:`LabelledBatch`), for which
+    ``vocab_chunks`` and ``logits_dtype`` do not matter.
     """
 
     def loss_function(
@@ -92,7 +92,7 @@ def _choose_reading(model: Model, batch: AnyBatch) -> Callable[..., Any]:
     if isinstance(batch, LabelledBatch):
         return _classify
     if isinstance(batch, Batch):
-        return _read_pairs if isinstance(model, EncoderDecoder) else _read_targets
+        return _read_pairs
     return _restore_text if isinstance(model, EncoderOnly) else _continue_text
 
 
@@ -109,18 +109,6 @@ def _read_pairs(
         batch["target"],
         encoded,
         source_segment_ids=batch["source_segment_ids"],
-        segment_ids=batch["target_segment_ids"],
-        positions=batch["target_positions"],
-        deterministic=deterministic,
-    )
-    return states, model.output_projection()
-
-
-def _read_targets(
-    model: DecoderOnly, batch: Mapping[str, Int[Array, "B T"]], *, deterministic: bool
-) -> Scoring:
-    states = model.decode(
-        batch["target"],
         segment_ids=batch["target_segment_ids"],
         positions=batch["target_positions"],
         deterministic=deterministic,

@@ -15,6 +15,8 @@ from flax_transformer.tree_paths import join_path
 OptimizerName: TypeAlias = Literal["adam", "adamw", "adafactor"]
 ScheduleName: TypeAlias = Literal["inverse_sqrt", "cosine", "constant"]
 
+_DECAYED = ("kernel", "embedding", "lora_a", "lora_b")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -30,7 +32,8 @@ class OptimizerConfig:
         b1: decay of Adam's first moment.
         b2: decay of Adam's second moment.
         epsilon: added to Adam's denominator.
-        weight_decay: of AdamW, for matrices; biases and scales do not decay.
+        weight_decay: of AdamW, for matrices, those of adapters included; biases and scales do not
+            decay.
         clip_norm: largest global norm of the gradient; None for no clipping.
     """
 
@@ -137,5 +140,5 @@ def make_optimizer(config: OptimizerConfig, *, num_steps: int) -> optax.Gradient
 def _is_decayed(params: optax.Params) -> optax.Params:
     # By name: where layers are stacked, their biases and scales are matrices, too.
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: join_path(path).rpartition("/")[-1] in ("kernel", "embedding"), params
+        lambda path, _: join_path(path).rpartition("/")[-1] in _DECAYED, params
     )

@@ -3,6 +3,7 @@
 import io
 import sys
 
+import jax
 import pytest
 from tiny_translator import TinyTranslator, make_tiny_translator
 
@@ -26,6 +27,7 @@ def model_directory(tiny_translator, tmp_path_factory):
 @pytest.fixture
 def run_main(monkeypatch, capsys):
     """Return a function of a command line and standard input: (status, output, errors)."""
+    jax.devices()  # they are there: no command may choose how many for the tests after it
 
     def run_main(*argv, stdin=b""):
         if argv[:1] in (("translate",), ("evaluate",)) and "--devices" not in argv:

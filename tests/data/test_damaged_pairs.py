@@ -92,7 +92,7 @@ def test_a_stream_without_usable_pairs_ends_with_counts(batching):
         tokenizer=TranslationTokenizer(uniform, uniform),
         config=make_config(batching, max_length=length),
     )
-    with pytest.raises(InputError, match=r"got none in 102 windows of 1 pairs\. Raise max_length"):
+    with pytest.raises(InputError, match=r"got none in 102 windows of 1\. Raise max_length"):
         next(batches)
 
 

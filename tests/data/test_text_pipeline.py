@@ -62,12 +62,8 @@ def test_pieces_predict_every_token_once_from_what_is_before_it(joined):
     encoded = [[*ids, SIDE.eos_id] for ids in SIDE.encode_batch(DOCUMENTS)]
     assert np.concatenate([piece.labels for piece in pieces]).tolist() == flatten(encoded)
     assert max(len(piece.labels) for piece in pieces) == LENGTH
-    before = None
-    for piece in pieces:
-        assert piece.tokens[1:].tolist() == piece.labels[:-1].tolist()
-        is_first = before is None or (before == SIDE.eos_id and not joined)
-        assert piece.tokens[0] == (SIDE.bos_id if is_first else before)
-        before = piece.labels[-1]
+    read = np.concatenate([piece.tokens for piece in pieces]).tolist()
+    assert read == flatten([SIDE.bos_id, *ids[:-1]] for ids in encoded)
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -139,6 +135,20 @@ def test_a_position_in_another_stream_is_refused(kind, changes, message):
         KINDS[kind](**changes).set_state(state)
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_position_in_other_documents_is_refused_whichever_has_changed(joined):
+    def make(documents):
+        return make_text_batches(
+            documents, TOKENIZER, PACKED, joined=joined, is_masked=False, seed=0
+        )
+
+    documents = [f"document {n}" for n in range(1500)]
+    state = make(documents).get_state()
+    documents[1201] = "document 1021"
+    with pytest.raises(InputError, match="texts must be the same"):
+        make(documents).set_state(state)
+
+
 def test_documents_that_are_separate_have_segments_of_their_own():
     batch = next(make_texts())
     assert isinstance(batch, TextBatch)
@@ -149,6 +159,14 @@ def test_documents_that_are_separate_have_segments_of_their_own():
         starts = np.flatnonzero((positions == 0) & (is_predicted == 1))
         inner = np.setdiff1d(np.flatnonzero(is_predicted), starts)
         assert (tokens[inner] == labels[inner - 1]).all()
+
+
+def test_a_document_begins_with_the_start_token_even_behind_another():
+    batch = next(make_texts(joined=True))
+    ends = batch.labels[:, :-1] == SIDE.eos_id
+    assert ends.any()
+    assert (batch.tokens[:, 1:][ends] == SIDE.bos_id).all()
+    assert not (batch.tokens == SIDE.eos_id).any()
 
 
 def test_joined_documents_fill_their_rows():

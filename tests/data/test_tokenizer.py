@@ -13,6 +13,7 @@ from flax_transformer.data.sentencepiece_model import Tokenizer
 from flax_transformer.data.tokenizer import (
     TokenizerConfig,
     TranslationTokenizer,
+    train_text_tokenizer,
     train_tokenizer,
 )
 from flax_transformer.errors import InputError
@@ -123,6 +124,23 @@ def test_training_again_gives_the_same_bytes():
     assert train_tokenizer(config, PAIRS, seed=6) != once
 
 
+def test_long_texts_are_trained_on_as_short_ones_are():
+    config = TokenizerConfig(vocab_size=270)
+    words = ["abab baba aabb"] * 700
+    short = train_text_tokenizer(config, words, seed=0).source
+    long = train_text_tokenizer(config, [" ".join(words), "xyx"], seed=0).source
+    assert len(long.encode("abab baba")) == len(short.encode("abab baba")) < 8
+
+
+def test_line_breaks_of_the_training_text_get_tokens():
+    documents = [f"{pair.source}\n{pair.target}" for pair in PAIRS]
+    config = TokenizerConfig(vocab_size=310)
+    whole = train_text_tokenizer(config, documents, seed=0).source
+    lines = [line for document in documents for line in document.split("\n")]
+    cut = train_text_tokenizer(config, lines, seed=0).source
+    assert sum(map(len, whole.encode_batch(documents))) < sum(map(len, cut.encode_batch(documents)))
+
+
 def test_separate_vocabularies_are_of_their_own_language():
     pairs = [SentencePair("abab baba", "xyxy yxyx"), SentencePair("aabb", "yyxx")] * 20
     tokenizer = train_tokenizer(TokenizerConfig(vocab_size=266, shared=False), pairs, seed=0)
@@ -146,7 +164,7 @@ def test_a_vocabulary_too_small_names_the_smallest():
 
 @pytest.mark.parametrize("pairs", [[], [SentencePair("", " ")] * 3])
 def test_no_text_is_refused(pairs):
-    with pytest.raises(InputError, match="must hold some source and target text"):
+    with pytest.raises(InputError, match="must be some source and target text"):
         train_tokenizer(TokenizerConfig(), pairs, seed=0)
 
 

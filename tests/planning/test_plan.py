@@ -12,7 +12,7 @@ import pytest
 from jaxpr_flops import count_jaxpr_flops
 from tiny_corpus import make_batches
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import TextBatch
 from flax_transformer.errors import InputError
 from flax_transformer.models.make_model import make_model
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh, place_rows
@@ -20,6 +20,7 @@ from flax_transformer.planning.compiled_step import largest_batch, with_vocabula
 from flax_transformer.planning.devices import find_device
 from flax_transformer.planning.plan import make_plan
 from flax_transformer.planning.report import format_plan, plan_to_json
+from flax_transformer.training.lora import LoraConfig
 from flax_transformer.training.optimizer import make_optimizer
 from flax_transformer.training.program import make_program
 
@@ -53,7 +54,7 @@ def make_real_program(experiment, mesh):
     model = make_model(config.model)
     program = make_program(model, optimizer, config.training, mesh, config.sharding)
     rows = np.ones((16, 12), np.int32)
-    batch = place_rows(Batch._make(rows for _ in Batch._fields), mesh)
+    batch = place_rows(TextBatch._make(rows for _ in TextBatch._fields), mesh)
     return program, program.init_state(jax.random.key(0)), batch
 
 
@@ -181,6 +182,19 @@ def test_the_rows_are_those_that_training_makes(experiment):
         planned = largest_batch(config, mesh_of(MeshConfig(data=2, fsdp=2, tensor=2)))
         batches = make_batches("packed", config=config.pipeline, row_multiple=2 * 2 * 2)
         assert next(batches).source.shape == planned
+
+
+def test_what_is_frozen_has_no_gradients_no_optimizer_state_and_less_work(experiment):
+    whole = plan_of(experiment)
+    half = plan_of(with_options(experiment, training={"frozen": ("feed_forward", "embedding")}))
+    low = plan_of(with_options(experiment, training={"lora": LoraConfig(rank=2)}))
+    for plan in (half, low):
+        assert plan.num_trained < whole.num_trained == whole.num_parameters
+        assert plan.memory.gradients == 4 * plan.num_trained
+        # Two moments of each, and two counters.
+        assert plan.memory.optimizer_state == pytest.approx(8 * plan.num_trained, abs=16)
+        assert plan.model_flops < whole.model_flops
+        assert f"{plan.num_trained:,} of them trained" in format_plan(plan)
 
 
 def test_a_model_that_does_not_divide_is_refused(experiment):

@@ -45,7 +45,7 @@ def test_the_pairs_of_a_step_that_is_left_out_are_named(tmp_path, warnings, loss
     (message,) = warnings.messages
     assert message == (
         f"step 2: the loss is {loss:g}, its gradient norm {gradient_norm:g}; the update is left "
-        f"out and its 2 sentence pairs are named in {SKIPPED_FILE}"
+        f"out and its 2 examples are named in {SKIPPED_FILE}"
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import TextBatch
 from flax_transformer.errors import InputError
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.parameters import abstract_parameters
@@ -66,10 +66,10 @@ def adapted():
 
 @functools.cache
 def make_batch():
-    source, target, labels = np.random.default_rng(0).integers(1, V, (3, B, T), dtype=np.int32)
+    tokens, labels = np.random.default_rng(0).integers(1, V, (2, B, T), dtype=np.int32)
     ones = np.ones((B, T), np.int32)
     positions = np.tile(np.arange(T, dtype=np.int32), (B, 1))
-    return Batch(source, ones, positions, target, labels, ones, positions, ones)
+    return TextBatch(tokens, ones, positions, labels, ones, ones)
 
 
 @functools.cache

@@ -124,6 +124,23 @@ def test_low_precision_is_near_and_its_sums_are_float32(
     assert np.abs(losses.nll - expected.nll).max() > 0.0
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_no_wider_array_than_the_logits_is_kept_for_the_backward_pass(example, dtype):
+    logits, labels = example
+    _, backward = jax.vjp(lambda z: cross_entropy(z, labels).smoothed, logits.astype(dtype))
+    kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.shape == logits.shape]
+    assert [leaf.dtype for leaf in kept] == [dtype]
+
+
+def test_gradients_of_low_precision_are_those_of_the_rounded_logits(example):
+    logits, labels = example
+    gradient = jax.grad(lambda z: cross_entropy(z, labels, label_smoothing=0.1).smoothed.sum())
+    low = logits.astype(jnp.bfloat16)
+    actual, expected = gradient(low), gradient(low.astype(np.float32))
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_allclose(actual.astype(np.float32), expected, rtol=2.0**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize("vocab_chunks", [1, 3])
 def test_large_logits_stay_finite_in_parts_too(vocab_chunks):
     states = jnp.array([[[1e4]]])

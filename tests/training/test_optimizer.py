@@ -103,6 +103,17 @@ def test_weight_decay_shrinks_parameters_without_a_gradient():
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
 
 
+def test_weight_decay_is_of_matrices_alone_adapters_included():
+    names = ("kernel", "lora_a", "lora_b", "embedding", "bias", "scale")
+    params = {"layer": {name: jnp.ones((2, 2)) for name in names}}
+    config = OptimizerConfig(name="adamw", weight_decay=0.5, warmup_steps=1)
+    optimizer = make_optimizer(config, num_steps=9)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    shrunk = {name for name, update in updates["layer"].items() if (update < 0).all()}
+    assert shrunk == {"kernel", "lora_a", "lora_b", "embedding"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

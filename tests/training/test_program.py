@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flax_transformer.data.batch import Batch
+from flax_transformer.data.batch import TextBatch
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.parallel.mesh import MeshConfig, batch_sharding, make_mesh, place_rows
@@ -104,7 +104,7 @@ def array_shapes(config, sizes, **options):
     """Return the shapes of all arrays in a compiled step, those in fused loops among them."""
     mesh, program = program_of(config, sizes, **options)
     rows = jax.ShapeDtypeStruct((B, T), np.int32, sharding=batch_sharding(mesh))
-    lowered = program.train_step.lower(program.abstract_state, Batch(*[rows] * 8))
+    lowered = program.train_step.lower(program.abstract_state, TextBatch(*[rows] * 6))
     text = lowered.compile(COMPILER_OPTIONS).as_text()
     return {
         tuple(map(int, dims.split(","))) for dims in re.findall(r"\b[a-z]+[0-9]+\[([\d,]+)\]", text)
@@ -144,8 +144,8 @@ def make_batches(count):
         rows = np.stack(tokens, axis=1).astype(np.int32)
         ones, positions = np.ones((B, T), np.int32), np.tile(np.arange(T, dtype=np.int32), (B, 1))
         pair_ids = np.tile(np.arange(B, dtype=np.int32)[:, None], (1, T))
-        target, labels = rows[:, :-1], rows[:, 1:]
-        batches.append(Batch(target, ones, positions, target, labels, ones, positions, pair_ids))
+        tokens, labels = rows[:, :-1], rows[:, 1:]
+        batches.append(TextBatch(tokens, ones, positions, labels, ones, pair_ids))
     return batches
 
 
