@@ -22,6 +22,16 @@ from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 
+BEAM_OPTIONS = (
+    "length_penalty",
+    "length_normalization",
+    "early_stopping",
+    "coverage_penalty",
+    "beam_groups",
+    "diversity_strength",
+)
+"""What greedy search has no use for."""
+
 _BEAM_SIZE = 5
 _LENGTH_PENALTY = 0.6
 
@@ -67,15 +77,9 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_length_arguments(
         parser,
-        "the positions of the model, and never more than 2 S + 10 for a source padded to S tokens",
+        "2 S + 10 for a source padded to S tokens, or what a ratio asks for where that is more; "
+        "the positions of the model at most",
     )
-    for name, kind in (("min", "least"), ("max", "most")):
-        parser.add_argument(
-            f"--{name}-length-ratio",
-            metavar="R",
-            type=finite_float,
-            help=f"tokens of a translation at {kind} for each token of its source",
-        )
     parser.add_argument(
         "--max-source-length",
         metavar="N",
@@ -100,7 +104,8 @@ def add_beam_arguments(parser: argparse.ArgumentParser, default_size: int = _BEA
         "--beam-size",
         metavar="N",
         type=positive_int,
-        help=f"hypotheses kept at every step; 1 is greedy decoding (default: {default_size})",
+        help=f"hypotheses kept at every step; 1 is greedy decoding, unless "
+        f"another option of beam search is given (default: {default_size})",
     )
     parser.add_argument(
         "--length-penalty",
@@ -150,6 +155,13 @@ def add_length_arguments(parser: argparse.ArgumentParser, default: str) -> None:
         type=positive_int,
         help=f"tokens of an output at most, end token included (default: {default})",
     )
+    for name, kind in (("min", "least"), ("max", "most")):
+        parser.add_argument(
+            f"--{name}-length-ratio",
+            metavar="R",
+            type=finite_float,
+            help=f"tokens of an output at {kind} for each token of its line",
+        )
 
 
 def check_decoding_arguments(arguments: argparse.Namespace, *, num_best: int = 1) -> None:
@@ -171,8 +183,14 @@ def make_strategy(
 ) -> Strategy:
     """Return the search that the options describe, for a model of ``max_positions``.
 
-    A beam of one is greedy decoding, unless ``needs_beam``.
+    A beam of one is greedy decoding, unless ``needs_beam`` or an option of beam search is given.
+
+    Raises:
+        InputError: the options contradict each other.
     """
+    if arguments.diversity_strength is not None and (arguments.beam_groups or 1) == 1:
+        raise InputError("--diversity-strength must be given with --beam-groups of 2 or more.")
+    needs_beam |= any(getattr(arguments, name) is not None for name in BEAM_OPTIONS)
     beam_size = arguments.beam_size or _BEAM_SIZE
     max_length = resolve_max_length(arguments, max_positions)
     if beam_size == num_best == 1 and not needs_beam:

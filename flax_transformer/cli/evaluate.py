@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
             batch_tokens=arguments.batch_tokens,
             max_source_length=arguments.max_source_length,
+            limit_by_source=arguments.max_length is None,
             mesh=make_decoding_mesh(arguments),
             progress=progress,
         )

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from flax_transformer.cli.command_parser import (
@@ -10,7 +11,11 @@ from flax_transformer.cli.command_parser import (
     non_negative_int,
     positive_int,
 )
-from flax_transformer.cli.decoding_arguments import make_strategy, resolve_max_length
+from flax_transformer.cli.decoding_arguments import (
+    BEAM_OPTIONS,
+    make_strategy,
+    resolve_max_length,
+)
 from flax_transformer.cli.text_io import read_lines
 from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.decoding.logits_processors import LogitsProcessor
@@ -19,18 +24,11 @@ from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.decoding.token_constraints import BadWords, SuppressedTokens
 from flax_transformer.errors import InputError
+from flax_transformer.evaluation.request_tokens import check_known
+from flax_transformer.interop.generation_defaults import GenerationDefaults
 
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
-_OF_BEAM_SEARCH = (
-    "beam_size",
-    "length_penalty",
-    "length_normalization",
-    "early_stopping",
-    "coverage_penalty",
-    "beam_groups",
-    "diversity_strength",
-    "constraints",
-)
+_OF_BEAM_SEARCH = ("beam_size", *BEAM_OPTIONS, "constraints")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +56,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=non_negative_int,
         help="with --sample: the same seed gives the same line the same outputs (default: 0)",
+    )
+    parser.add_argument(
+        "--mbr",
+        metavar="N",
+        type=positive_int,
+        help="with --sample: of N samples, write the one most like the others by chrF",
     )
 
 
@@ -89,10 +93,24 @@ def add_constraint_arguments(parser: argparse.ArgumentParser) -> None:
         help="never write what a line of this file holds, as the tokenizer splits it, with or "
         "without a space before it",
     )
+    parser.add_argument(
+        "--forced-first-id",
+        metavar="ID",
+        type=non_negative_int,
+        help="the token, by its number in the vocabulary, that every output begins with, at no "
+        "cost; such as that of a target language (default: what the model's files say)",
+    )
 
 
-def check_sampling_arguments(arguments: argparse.Namespace, *, num_best: int) -> None:
+def num_outputs(arguments: argparse.Namespace) -> int:
+    """Return how many outputs of a line to search for."""
+    return int(arguments.mbr or arguments.n_best)
+
+
+def check_sampling_arguments(arguments: argparse.Namespace) -> None:
     """Raise UsageError if the options contradict each other, before a model is loaded."""
+    if arguments.mbr is not None and (not arguments.sample or arguments.n_best > 1):
+        raise UsageError("--mbr must be given with --sample, and without --n-best")
     unfit = _OF_BEAM_SEARCH if arguments.sample else _OF_SAMPLING
     for name in unfit:
         if getattr(arguments, name, None) is not None:
@@ -101,7 +119,7 @@ def check_sampling_arguments(arguments: argparse.Namespace, *, num_best: int) ->
             raise UsageError(f"{option} {rule} --sample")
     longest = arguments.max_length or max(1, arguments.min_length)
     try:
-        make_sampling_strategy(arguments, max_positions=longest, num_best=num_best)
+        make_sampling_strategy(arguments, max_positions=longest, num_best=num_outputs(arguments))
         make_repetition_processors(arguments)
     except InputError as error:
         raise UsageError(str(error)) from None
@@ -166,28 +184,50 @@ def make_repetition_processors(arguments: argparse.Namespace) -> tuple[LogitsPro
 
 
 def make_processors(
-    arguments: argparse.Namespace, tokenizer: TextTokenizer
+    arguments: argparse.Namespace, tokenizer: TextTokenizer, bad_words: Sequence[str]
 ) -> tuple[LogitsProcessor, ...]:
     """Return all processors that the options describe; ``tokenizer`` is that of the output.
 
     Raises:
-        InputError: a text of ``--suppress`` is not one token, or there are no bad words.
+        InputError: a text of ``--suppress`` is not one token, or the vocabulary has not its
+            characters.
     """
     processors = list(make_repetition_processors(arguments))
     if arguments.suppress is not None:
         token_ids = [_single_tokens(text, tokenizer) for text in arguments.suppress]
         processors.append(SuppressedTokens(tuple(sorted(set().union(*token_ids)))))
-    if arguments.bad_words is not None:
-        words = [line.strip() for line in read_lines(arguments.bad_words)]
-        if not any(words):
-            raise InputError(f"{arguments.bad_words} must hold at least one word, got none.")
-        sequences = {ids for word in words if word for ids in _spellings(word, tokenizer)}
+    if bad_words:
+        sequences = {ids for word in bad_words for ids in _spellings(word, tokenizer)}
         processors.append(BadWords(tuple(sorted(sequences))))
     return tuple(processors)
 
 
+def read_bad_words(arguments: argparse.Namespace) -> list[str]:
+    """Return what ``--bad-words`` holds; nothing without it.
+
+    Raises:
+        InputError: the file holds no word.
+    """
+    if arguments.bad_words is None:
+        return []
+    words = [word for line in read_lines(arguments.bad_words) if (word := line.strip())]
+    if not words:
+        raise InputError(f"{arguments.bad_words} must hold at least one word, got none.")
+    return words
+
+
+def constrain(
+    arguments: argparse.Namespace, generation: GenerationDefaults, strategy: Strategy
+) -> Strategy:
+    """Add what the files of the model ask of a search, less what the options say otherwise."""
+    if arguments.forced_first_id is not None:
+        generation = dataclasses.replace(generation, forced_first_id=arguments.forced_first_id)
+    return generation.constrain(strategy)
+
+
 def _spellings(text: str, tokenizer: TextTokenizer) -> set[tuple[int, ...]]:
     """Return the tokens of ``text`` at the start of a line and after a space."""
+    check_known(tokenizer, text)
     return {tuple(tokenizer.encode(text)), tuple(tokenizer.encode(f" {text}"))}
 
 

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
                 pretrained.tokenizer,
                 sources,
                 targets,
+                forced_first_id=pretrained.generation.forced_first_id,
                 batch_tokens=arguments.batch_tokens,
                 progress=progress,
             )

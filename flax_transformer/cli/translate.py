@@ -1,8 +1,6 @@
 """``flax-transformer translate``: text in, translations out, a line for a line."""
 
 import argparse
-import contextlib
-import itertools
 import logging
 import sys
 from collections.abc import Iterator
@@ -15,22 +13,33 @@ from flax_transformer.cli.decoding_arguments import (
     add_model_argument,
     make_decoding_mesh,
 )
+from flax_transformer.cli.model_arguments import (
+    add_combination_arguments,
+    make_combination,
+    other_models,
+)
 from flax_transformer.cli.progress import progress_bar
+from flax_transformer.cli.requests import add_request_arguments, input_files, open_requests
 from flax_transformer.cli.sampling_arguments import (
     add_constraint_arguments,
     add_sampling_arguments,
     check_sampling_arguments,
+    constrain,
     make_processors,
     make_sampling_strategy,
+    num_outputs,
+    read_bad_words,
 )
-from flax_transformer.cli.text_io import count_lines, iterate_lines, open_input, open_output
-from flax_transformer.cli.translation_format import TranslationFormat
-from flax_transformer.decoding.minimum_bayes_risk import minimum_bayes_risk
+from flax_transformer.cli.text_io import count_lines, open_output
+from flax_transformer.cli.translation_format import (
+    TranslationFormat,
+    add_format_arguments,
+    choose_output,
+)
 from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.metrics import sentence_chrf
 from flax_transformer.evaluation.translate import translate_windows
-from flax_transformer.evaluation.translation import Request, Translation
+from flax_transformer.evaluation.translation import Request
 from flax_transformer.interop.pretrained import Translator, load_translator
 
 _logger = logging.getLogger(__name__)
@@ -41,71 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--input", metavar="FILE", type=Path, help="default: standard input")
     parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
-    parser.add_argument(
-        "--ensemble",
-        metavar="MODEL",
-        nargs="+",
-        type=Path,
-        default=[],
-        help="further models of the same tokenizer: average the probabilities of all",
-    )
+    add_combination_arguments(parser)
     add_decoding_arguments(parser)
     add_sampling_arguments(parser)
-    parser.add_argument(
-        "--mbr",
-        metavar="N",
-        type=positive_int,
-        help="with --sample: of N samples, write the one most like the others by chrF",
-    )
     add_constraint_arguments(parser)
-    parser.add_argument(
-        "--constraints",
-        metavar="FILE",
-        type=Path,
-        help="texts that the translation of each line must hold: a line for a line, texts "
-        "separated by tabs",
-    )
-    parser.add_argument(
-        "--prefix",
-        metavar="FILE",
-        type=Path,
-        help="how the translation of each line must begin: a line for a line",
-    )
-    _add_output_arguments(parser)
-    parser.add_argument(
-        "--window",
-        metavar="N",
-        type=positive_int,
-        help="lines that are read, sorted by length and translated together "
-        "(default: as many as a batch has tokens, and 1 when standard input is a terminal)",
-    )
-    parser.add_argument(
-        "--streams",
-        metavar="N",
-        type=positive_int,
-        default=1,
-        help="batches that are worked at together; on a CPU 2 use the cores better "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop at a line that is not UTF-8 (default: read its invalid bytes as U+FFFD)",
-    )
-
-
-def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--n-best",
-        metavar="N",
-        type=positive_int,
-        default=1,
-        help="translations of a line; for more than 1 they are written as "
-        "'INDEX ||| TEXT ||| SCORE', where INDEX counts lines from 0 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--scores", action="store_true", help="write a tab and the score after each translation"
-    )
+    add_request_arguments(parser)
+    add_format_arguments(parser)
     parser.add_argument(
         "--alignment",
         action="store_true",
@@ -114,78 +64,47 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "word I of the line",
     )
     parser.add_argument(
-        "--json", action="store_true", help="write an object for each line, with all of the above"
+        "--window",
+        metavar="N",
+        type=positive_int,
+        help="lines that are read, sorted by length and translated together (default: as many as "
+        "a batch has tokens, 2000 at least, and 1 when standard input is a terminal)",
+    )
+    parser.add_argument(
+        "--streams",
+        metavar="N",
+        type=positive_int,
+        default=1,
+        help="batches that are worked at together, on one device; a CPU parts batches of sixteen "
+        "lines or more by itself (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a line that is not UTF-8 (default: read its invalid bytes as U+FFFD)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Translate; return the exit status."""
-    _check_arguments(arguments)
-    inputs = [
-        path
-        for path in (arguments.input, arguments.constraints, arguments.prefix)
-        if path is not None
-    ]
+    if arguments.scores and arguments.n_best > 1:
+        raise UsageError("--scores must not be given with --n-best, which writes scores itself")
+    check_sampling_arguments(arguments)
+    make_combination(arguments)
     with (
         # First, since a fault of a file is sooner found than a model loaded.
-        _open_requests(arguments) as requests,
-        open_output(arguments.output, inputs=inputs) as output,
+        open_requests(arguments, strict=arguments.strict) as requests,
+        open_output(arguments.output, inputs=input_files(arguments)) as output,
     ):
+        bad_words = read_bad_words(arguments)
         translators = _load(arguments)
-        num_truncated, num_lines = _translate(arguments, translators, requests, output)
+        strategy = _make_strategy(arguments, translators, bad_words)
+        num_truncated, num_lines = _translate(arguments, translators, strategy, requests, output)
     if num_truncated:
         _logger.warning(
             "%d of %d translations were cut at the length limit", num_truncated, num_lines
         )
     return 0
-
-
-def _check_arguments(arguments: argparse.Namespace) -> None:
-    """Raise UsageError if the options contradict each other."""
-    if arguments.mbr is not None and (not arguments.sample or arguments.n_best > 1):
-        raise UsageError("--mbr must be given with --sample, and without --n-best")
-    if arguments.scores and arguments.n_best > 1:
-        raise UsageError("--scores must not be given with --n-best, which writes scores itself")
-    check_sampling_arguments(arguments, num_best=_num_outputs(arguments))
-
-
-def _num_outputs(arguments: argparse.Namespace) -> int:
-    return arguments.mbr or arguments.n_best
-
-
-@contextlib.contextmanager
-def _open_requests(arguments: argparse.Namespace) -> Iterator[Iterator[Request]]:
-    """Read the lines, with the constraints and prefixes that are given for them."""
-    with contextlib.ExitStack() as stack:
-
-        def lines_of(path: Path | None, name: str) -> Iterator[str]:
-            stream = stack.enter_context(open_input(path))
-            return iterate_lines(stream, name, strict=arguments.strict)
-
-        name = "standard input" if arguments.input is None else str(arguments.input)
-        sides = [
-            itertools.repeat("") if path is None else lines_of(path, str(path))
-            for path in (arguments.prefix, arguments.constraints)
-        ]
-        yield _join_requests(lines_of(arguments.input, name), *sides)
-
-
-def _join_requests(
-    lines: Iterator[str], prefixes: Iterator[str], constraints: Iterator[str]
-) -> Iterator[Request]:
-    """Yield a request for each line.
-
-    Raises:
-        InputError: there are fewer prefixes or constraints than lines.
-    """
-    for number, line in enumerate(lines, start=1):
-        prefix, texts = next(prefixes, None), next(constraints, None)
-        if prefix is None or texts is None:
-            option = "--prefix" if prefix is None else "--constraints"
-            raise InputError(
-                f"{option} must have a line for each line, got none for line {number}."
-            )
-        yield Request(line, prefix, tuple(texts.split("\t")))
 
 
 def _load(arguments: argparse.Namespace) -> list[Translator]:
@@ -194,9 +113,10 @@ def _load(arguments: argparse.Namespace) -> list[Translator]:
     Raises:
         InputError: they have different tokenizers.
     """
-    translators = [load_translator(path) for path in (arguments.model, *arguments.ensemble)]
+    others = other_models(arguments)
+    translators = [load_translator(path) for path in (arguments.model, *others)]
     sides = [(each.tokenizer.source.model, each.tokenizer.target.model) for each in translators]
-    for path, of_model in zip(arguments.ensemble, sides[1:], strict=True):
+    for path, of_model in zip(others, sides[1:], strict=True):
         if of_model != sides[0]:
             raise InputError(f"{path} must have the tokenizer of {arguments.model}.")
     return translators
@@ -205,6 +125,7 @@ def _load(arguments: argparse.Namespace) -> list[Translator]:
 def _translate(
     arguments: argparse.Namespace,
     translators: list[Translator],
+    strategy: Strategy,
     requests: Iterator[Request],
     output: TextIO,
 ) -> tuple[int, int]:
@@ -224,10 +145,12 @@ def _translate(
             tuple(translator.params for translator in translators),
             translators[0].tokenizer,
             requests,
-            strategy=_make_strategy(arguments, translators),
+            strategy=strategy,
+            combine=make_combination(arguments),
             precision=arguments.precision,
             batch_tokens=arguments.batch_tokens,
             max_source_length=arguments.max_source_length,
+            limit_by_source=arguments.max_length is None,
             with_alignment=arguments.alignment,
             num_streams=arguments.streams,
             window_size=arguments.window
@@ -236,7 +159,7 @@ def _translate(
             progress=progress,
         ):
             for translations in window:
-                chosen = _choose(translations) if arguments.mbr else translations
+                chosen = choose_output(translations) if arguments.mbr else translations
                 output.write(form.write(line_index, chosen))
                 num_truncated += chosen[0].truncated
                 line_index += 1
@@ -244,18 +167,14 @@ def _translate(
     return num_truncated, line_index
 
 
-def _make_strategy(arguments: argparse.Namespace, translators: list[Translator]) -> Strategy:
+def _make_strategy(
+    arguments: argparse.Namespace, translators: list[Translator], bad_words: list[str]
+) -> Strategy:
     translator = translators[0]
     strategy = make_sampling_strategy(
         arguments,
         max_positions=min(each.config.max_positions for each in translators),
-        num_best=_num_outputs(arguments),
-        processors=make_processors(arguments, translator.tokenizer.target),
+        num_best=num_outputs(arguments),
+        processors=make_processors(arguments, translator.tokenizer.target, bad_words),
     )
-    return translator.generation.constrain(strategy)
-
-
-def _choose(samples: list[Translation]) -> list[Translation]:
-    """Return the sample of the greatest expected chrF, as the only one."""
-    texts = [sample.text for sample in samples]
-    return [samples[minimum_bayes_risk(texts, sentence_chrf)]]
+    return constrain(arguments, translator.generation, strategy)

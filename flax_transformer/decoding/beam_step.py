@@ -100,7 +100,10 @@ def _choose(
     progress = None
     if inputs.constraints is not None:
         progress = read_progress(beams.tokens, num_steps, inputs.constraints)
-        allowed = suppress_end_until_met(allowed, progress, eos_id)
+        # At its limit an output ends in any case, and perhaps must.
+        is_last = num_steps + 1 >= _max_lengths(inputs, strategy)
+        unmet = suppress_end_until_met(allowed, progress, eos_id)
+        allowed = jnp.where(is_last[..., None], allowed, unmet)
     totals = Totals(allowed, beams.log_probs - normalizer)
     num_groups = strategy.num_groups
 
@@ -170,7 +173,7 @@ def _take_coverage(beams: Beams, parents: Int[Array, "B C"]) -> Float[Array, "B 
 def _max_lengths(inputs: BeamInputs, strategy: BeamSearch) -> Int[Array, "#B 1"]:
     if inputs.options.max_lengths is None:
         return jnp.full((1, 1), strategy.max_length)
-    return inputs.options.max_lengths[:, None]
+    return jnp.asarray(inputs.options.max_lengths)[:, None]
 
 
 def _is_done(

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 from flax_transformer.decoding.length_limits import LengthLimits
 from flax_transformer.decoding.length_penalty import LengthNormalization
-from flax_transformer.decoding.logits_processors import LogitsProcessor
+from flax_transformer.decoding.logits_processors import LogitsProcessor, make_tuple
 from flax_transformer.errors import InputError
 
 EarlyStopping: TypeAlias = Literal["first", "bound", "never"]
@@ -50,6 +50,7 @@ class BeamSearch(LengthLimits):
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
         super().__post_init__()
+        make_tuple(self, "processors")
         if self.beam_size < 1:
             raise InputError(f"beam_size must be at least 1, got {self.beam_size}.")
         if not 1 <= self.num_best <= self.beam_size:

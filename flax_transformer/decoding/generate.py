@@ -14,9 +14,15 @@ from flax_transformer.decoding.batch_loop import run_to_end
 from flax_transformer.decoding.beam_state import BeamInputs
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.input_checks import (
+    check_inputs,
+    check_length,
+    check_shapes,
+    check_token,
+)
+from flax_transformer.decoding.model_combinations import AVERAGE, Combination
 from flax_transformer.decoding.prepare import (
     AnyParameters,
-    DecodingModel,
     Models,
     PreparedParameters,
     prepare_all,
@@ -34,7 +40,6 @@ from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.search import SearchState
 from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
-from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.parallel.processes import place_whole
 
 
@@ -47,7 +52,9 @@ def generate(
     mask: Bool[Array | np.ndarray, "B S"] | None = None,
     prefixes: Int[Array | np.ndarray, "B P"] | None = None,
     constraints: Int[Array | np.ndarray, "B C L"] | None = None,
+    max_lengths: Int[Array | np.ndarray, " B"] | None = None,
     row_numbers: Int[Array | np.ndarray, " B"] | None = None,
+    combine: Combination = AVERAGE,
     sharding: NamedSharding | None = None,
     bos_id: int | None = None,
     eos_id: int,
@@ -64,8 +71,7 @@ def generate(
     A source without any token (a mask of False) gives some finite result.
 
     Args:
-        model: an encoder–decoder or a decoder alone; or a tuple of several with one vocabulary, an
-            ensemble, whose probabilities are averaged at every step.
+        model: an encoder–decoder or a decoder alone; or a tuple of several with one vocabulary.
         params: its parameters, or a tuple of those of each. They are prepared in every call unless
             :func:`.prepare_to_decode` has prepared the model and them: for many calls, it should.
         inputs: tokens of the sources or prompts, padded. Outputs do not repeat the prompt.
@@ -74,17 +80,20 @@ def generate(
         prefixes: first tokens of the output of each row, padded with -1 on the right.
         constraints: sequences of tokens that the outputs of each row must hold, padded with -1 on
             the right, for :class:`BeamSearch`; a row of fewer sequences has some of padding alone.
+        max_lengths: tokens of each row's output at most; None for ``strategy.max_length`` alone.
         row_numbers: what tells rows apart for :class:`Sampling`, which gives a row the same outputs
             in every batch where it has the same number; None for 0, 1, …
+        combine: how the distributions of several models become one at every step; without more
+            said, their probabilities are averaged, an ensemble.
         sharding: how the rows lie on a mesh that ``params`` lie on too, for arrays of NumPy, which
             every process must hold whole; None for where they lie already.
         bos_id: token that the decoder of an encoder–decoder reads first.
         eos_id: token that ends an output.
-        pad_id: fills the outputs after their end.
+        pad_id: fills the outputs after their end; no model reads it.
 
     Raises:
-        InputError: a token is outside the vocabulary, a prompt is empty, or a length is over
-            ``max_positions``.
+        InputError: a shape is another, a token is outside the vocabulary, a prompt is empty, or a
+            length is over ``max_positions``.
     """
     job = prepare_job(
         model,
@@ -94,7 +103,9 @@ def generate(
         mask=mask,
         prefixes=prefixes,
         constraints=constraints,
+        max_lengths=max_lengths,
         row_numbers=row_numbers,
+        combine=combine,
         sharding=sharding,
         bos_id=bos_id,
         eos_id=eos_id,
@@ -135,7 +146,9 @@ def prepare_job(
     mask: Bool[Array | np.ndarray, "B S"] | None,
     prefixes: Int[Array | np.ndarray, "B P"] | None,
     constraints: Int[Array | np.ndarray, "B C L"] | None,
+    max_lengths: Int[Array | np.ndarray, " B"] | None,
     row_numbers: Int[Array | np.ndarray, " B"] | None,
+    combine: Combination,
     sharding: NamedSharding | None,
     bos_id: int | None,
     eos_id: int,
@@ -143,10 +156,24 @@ def prepare_job(
 ) -> Job:
     """Check what is asked for, and prepare it; arguments as for :func:`generate`."""
     models, prepared = prepare_all(model, params)
+    if len(models) > 1 or combine != AVERAGE:
+        combine.check_count(len(models))
+    check_shapes(
+        inputs,
+        mask,
+        prefixes=prefixes,
+        constraints=constraints,
+        max_lengths=max_lengths,
+        row_numbers=row_numbers,
+    )
+    inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    mask = mask if mask is None or isinstance(mask, jax.Array) else np.asarray(mask, bool)
     for each in models:
-        start_id = _check_inputs(each, inputs, mask, bos_id)
-        _check_length(each, inputs, strategy.max_length)
+        start_id = check_inputs(each, inputs, mask, bos_id)
+        limits = strategy.max_length if max_lengths is None else max_lengths
+        check_length(each, inputs, mask, limits)
     vocab_size = models[0].config.target_vocab_size
+    check_token("eos_id", eos_id, vocab_size)
     if isinstance(strategy, BeamSearch) and strategy.beam_size > vocab_size:
         raise InputError(
             f"beam_size must be at most the {vocab_size} tokens of the target, "
@@ -163,11 +190,22 @@ def prepare_job(
     if isinstance(strategy, Sampling):
         # An argument of the program rather than a part of it: another seed needs no other program.
         seed, strategy = np.uint32(strategy.seed), dataclasses.replace(strategy, seed=0)
-    options = BeamInputs(RowOptions(prefixes=prefixes), constraints)
+    if max_lengths is not None:
+        # By a mask, the model counts the positions of each row rather than those of all.
+        mask = np.ones(inputs.shape, bool) if mask is None else mask
+        max_lengths = np.minimum(np.asarray(max_lengths, np.int32), strategy.max_length)
+    options = BeamInputs(RowOptions(max_lengths=max_lengths, prefixes=prefixes), constraints)
     rows = BatchRows(inputs, mask, row_numbers, options)
     if sharding is not None:
         rows = jax.tree.map(functools.partial(place_whole, sharding=sharding), rows)
-    task = Task(models=models, strategy=strategy, bos_id=start_id, eos_id=eos_id, pad_id=pad_id)
+    task = Task(
+        models=models,
+        combine=combine,
+        strategy=strategy,
+        bos_id=start_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
+    )
     return Job(task, prepared, rows, seed)
 
 
@@ -184,55 +222,3 @@ def _is_on_one_cpu(job: Job) -> bool:
     ]
     devices = {device for leaf in leaves for device in leaf.devices()}
     return len(devices) == 1 and devices.pop().platform == "cpu"
-
-
-def check_tokens(name: str, tokens: Int[Array | np.ndarray, "*B"], vocab_size: int) -> None:
-    """Raise InputError if a token is outside the vocabulary; on the host, before any tracing."""
-    tokens = np.asarray(tokens)
-    if tokens.size and (tokens.min() < 0 or tokens.max() >= vocab_size):
-        raise InputError(
-            f"{name} must hold tokens from 0 to {vocab_size - 1}, "
-            f"got {tokens.min()} to {tokens.max()}."
-        )
-
-
-def _check_inputs(
-    model: DecodingModel,
-    inputs: Int[Array | np.ndarray, "B S"],
-    mask: Bool[Array | np.ndarray, "B S"] | None,
-    bos_id: int | None,
-) -> int:
-    """Return the token that the decoder of an encoder–decoder reads first, and 0 without one."""
-    if isinstance(model, DecoderOnly):
-        check_tokens("inputs", inputs, model.config.target_vocab_size)
-        has_tokens = inputs.shape[1] > 0 if mask is None else np.asarray(mask).any(axis=1).all()
-        if not has_tokens:
-            raise InputError("each prompt must hold at least one token, got an empty one.")
-        return 0
-    check_tokens("inputs", inputs, model.config.source_vocab_size)
-    if bos_id is None:
-        raise InputError("bos_id must be given for a model with an encoder.")
-    if not 0 <= bos_id < model.config.target_vocab_size:
-        raise InputError(
-            f"bos_id must lie between 0 and {model.config.target_vocab_size - 1}, got {bos_id}."
-        )
-    return bos_id
-
-
-def _check_length(
-    model: DecodingModel, inputs: Int[Array | np.ndarray, "B S"], max_length: int
-) -> None:
-    """Raise InputError if an output could be longer than the model can read."""
-    max_positions = model.config.position_limit
-    if max_positions is None:
-        return
-    if isinstance(model, DecoderOnly):
-        if inputs.shape[1] + max_length - 1 > max_positions:
-            raise InputError(
-                f"prompt and max_length must be at most {max_positions + 1} tokens together for "
-                f"max_positions = {max_positions}, got {inputs.shape[1]} + {max_length}."
-            )
-    elif max_length > max_positions:
-        raise InputError(
-            f"max_length must be at most max_positions = {max_positions}, got {max_length}."
-        )

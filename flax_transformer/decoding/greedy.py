@@ -6,7 +6,7 @@ from flax_transformer.array_types import Array, Float, Int
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, StepFn
 from flax_transformer.decoding.left_to_right import NextToken, make_left_to_right
 from flax_transformer.decoding.length_limits import LengthLimits
-from flax_transformer.decoding.logits_processors import LogitsProcessor
+from flax_transformer.decoding.logits_processors import LogitsProcessor, make_tuple
 from flax_transformer.decoding.row_options import NO_OPTIONS, RowOptions
 from flax_transformer.decoding.search import Search, run_search
 from flax_transformer.decoding.top_k import top_k
@@ -16,6 +16,8 @@ from flax_transformer.decoding.top_k import top_k
 class Greedy(LengthLimits):
     """Take the most probable token at every step.
 
+    Scores are the sums of log-probabilities: no length divides them, as it does in
+    :class:`.BeamSearch`.
     :class:`LengthLimits` has the other attributes.
 
     Attributes:
@@ -23,6 +25,11 @@ class Greedy(LengthLimits):
     """
 
     processors: tuple[LogitsProcessor, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that cannot be met."""
+        super().__post_init__()
+        make_tuple(self, "processors")
 
 
 def greedy_search(

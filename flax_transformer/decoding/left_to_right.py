@@ -105,7 +105,8 @@ def make_left_to_right(
             is_done |= state.num_steps + 1 >= state.rows.max_lengths[:, None]
         return LeftToRightState(
             num_steps=state.num_steps + 1,
-            last=token,
+            # Padding is for the outputs alone: a model need not have a token for it.
+            last=jnp.where(state.is_done, state.last, ids),
             tokens=state.tokens.at[:, :, state.num_steps].set(token),
             token_scores=state.token_scores.at[:, :, state.num_steps].set(
                 jnp.where(state.is_done, 0.0, scores)

@@ -88,6 +88,11 @@ def set_logits(
     return logits.at[batch, beam, ids].set(values, mode="drop")
 
 
+def make_tuple(owner: object, name: str) -> None:
+    """Make a tuple of an attribute of a frozen dataclass, which must be hashable, from a list."""
+    object.__setattr__(owner, name, tuple(getattr(owner, name)))
+
+
 def check_token_ids(name: str, token_ids: tuple[int, ...]) -> None:
     """Raise InputError unless there is a token, and none is negative."""
     if not token_ids:

@@ -22,7 +22,7 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
 
 Models: TypeAlias = DecodingModel | tuple[DecodingModel, ...]
-"""A model, or several whose distributions are averaged: an ensemble."""
+"""A model, or several that decode together."""
 
 
 class PreparedParameters(NamedTuple):
@@ -61,10 +61,13 @@ def prepare_to_decode(
             normalisation and attention are not rounded to 8 bits. None leaves all as it is.
 
     Raises:
-        InputError: the model has no decoder, or ``precision`` is unknown.
+        InputError: the model has no decoder, ``precision`` is unknown, or the parameters are
+            prepared already.
     """
     if not isinstance(model, EncoderDecoder | DecoderOnly):
         raise InputError(f"model must have a decoder, got {type(model).__name__}.")
+    if isinstance(params, PreparedParameters):
+        raise InputError("params must be those of the model, got parameters that are prepared.")
     if precision not in (None, "float32", "bfloat16", "int8"):
         raise InputError(f"precision must be float32, bfloat16 or int8, got {precision!r}.")
     config = dataclasses.replace(model.config, scan_layers=False)
@@ -95,6 +98,8 @@ def prepare_all(
     """
     all_models: tuple[DecodingModel, ...] = models if isinstance(models, tuple) else (models,)
     all_params: tuple[Any, ...] = params if isinstance(models, tuple) else (params,)
+    if isinstance(models, tuple) and isinstance(params, PreparedParameters):
+        raise InputError("params must be a tuple of those of each model, got those of one.")
     if not all_models or len(all_models) != len(all_params):
         raise InputError(
             "models and params must be equally many, and at least one, got "

@@ -16,11 +16,11 @@ from flax_transformer.array_types import Array, Bool, Float, Int, UInt32
 from flax_transformer.decoding.beam_state import BeamInputs
 from flax_transformer.decoding.hypotheses import Hypotheses, StepFn
 from flax_transformer.decoding.length_limits import relative_lengths
+from flax_transformer.decoding.model_combinations import AVERAGE, Combination
 from flax_transformer.decoding.prepare import DecodingModel, PreparedParameters, output_logits
 from flax_transformer.decoding.row_parts import BatchRows
 from flax_transformer.decoding.sampling import make_row_keys
 from flax_transformer.decoding.search import Search, SearchState, rows_done, run_steps
-from flax_transformer.decoding.step_functions import make_ensemble_step
 from flax_transformer.decoding.strategies import (
     Strategy,
     make_search,
@@ -38,7 +38,8 @@ class Task:
     """What the programs of one kind of decoding share.
 
     Attributes:
-        models: the prepared ones, whose distributions are averaged; mostly a single one.
+        models: the prepared ones, mostly a single one.
+        combine: how the distributions of several become one.
         strategy: how to search; with a seed of 0, since the seed is an argument of its own.
         bos_id: token that a decoder with an encoder reads first.
         eos_id: token that ends an output.
@@ -46,6 +47,7 @@ class Task:
     """
 
     models: tuple[DecodingModel, ...]
+    combine: Combination = AVERAGE
     strategy: Strategy
     bos_id: int
     eos_id: int
@@ -97,7 +99,8 @@ def start(
     room: int,
 ) -> SearchState:
     """Read the inputs; return the state of the search before its first step."""
-    inputs, mask = rows.inputs, rows.mask
+    inputs = jnp.asarray(rows.inputs)
+    mask = None if rows.mask is None else jnp.asarray(rows.mask)
     if isinstance(task.models[0], DecoderOnly):
         start_tokens = _last_tokens(inputs, mask)
     else:
@@ -111,7 +114,7 @@ def start(
         eos_id=task.eos_id,
         pad_id=task.pad_id,
         inputs=_add_relative_lengths(rows.options, task.strategy, inputs, mask),
-        row_keys=make_row_keys(seed, rows.row_numbers),
+        row_keys=make_row_keys(seed, jnp.asarray(rows.row_numbers)),
     )
     return search.start(caches, start_tokens, room)
 
@@ -127,7 +130,7 @@ def advance(
     """Take steps until there are ``limit``, or until ``enough_done`` rows are done."""
     state = run_steps(
         _make_search(task),
-        _make_step(task.models, params),
+        _make_step(task, params),
         state,
         limit=limit,
         enough_done=enough_done,
@@ -168,11 +171,15 @@ def _add_relative_lengths(
     """Add the lengths that the ratios of the strategy allow each row."""
     source_lengths = (jnp.ones_like(inputs) if mask is None else mask).sum(axis=1)
     min_lengths, max_lengths = relative_lengths(strategy, source_lengths)
+    given = options.options.max_lengths
+    if given is not None:
+        of_row = jnp.asarray(given)
+        max_lengths = of_row if max_lengths is None else jnp.minimum(of_row, max_lengths)
     limits = options.options._replace(min_lengths=min_lengths, max_lengths=max_lengths)
     return options._replace(options=limits, source_mask=mask if needs_attention(strategy) else None)
 
 
-def _make_step(models: tuple[DecodingModel, ...], params: tuple[PreparedParameters, ...]) -> StepFn:
+def _make_step(task: Task, params: tuple[PreparedParameters, ...]) -> StepFn:
     """Return the step function of the models, whose cache is the tuple of theirs."""
 
     def make(model: DecodingModel, params: PreparedParameters) -> StepFn:
@@ -185,9 +192,9 @@ def _make_step(models: tuple[DecodingModel, ...], params: tuple[PreparedParamete
 
         return step
 
-    steps = [make(model, of_model) for model, of_model in zip(models, params, strict=True)]
+    steps = [make(model, of_model) for model, of_model in zip(task.models, params, strict=True)]
     if len(steps) > 1:
-        return make_ensemble_step(steps)
+        return task.combine.make_step(steps)
 
     def only_step(
         tokens: Int[Array, "B W"], caches: tuple[DecoderCache, ...]

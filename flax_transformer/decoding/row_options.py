@@ -23,8 +23,8 @@ class RowOptions(NamedTuple):
             change them, their log-probabilities stay the model's, and they count in the score.
     """
 
-    min_lengths: Int[Array, " B"] | None = None
-    max_lengths: Int[Array, " B"] | None = None
+    min_lengths: Int[Array | np.ndarray, " B"] | None = None
+    max_lengths: Int[Array | np.ndarray, " B"] | None = None
     prefixes: Int[Array | np.ndarray, "B P"] | None = None
 
 

@@ -98,8 +98,9 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _widths(mask: Bool[np.ndarray, "B S"]) -> Int[np.ndarray, " B"]:
+def _widths(mask: Bool[Array | np.ndarray, "B S"]) -> Int[np.ndarray, " B"]:
     """Return how many columns each row needs."""
+    mask = np.asarray(mask)
     return np.where(mask.any(axis=1), mask.shape[1] - np.argmax(mask[:, ::-1], axis=1), 1)
 
 

@@ -11,7 +11,11 @@ from flax_transformer.array_types import Array, Float, Int, Key
 from flax_transformer.decoding.hypotheses import Cache, Hypotheses, StepFn
 from flax_transformer.decoding.left_to_right import NextToken, make_left_to_right
 from flax_transformer.decoding.length_limits import LengthLimits
-from flax_transformer.decoding.logits_processors import LogitsProcessor, log_normalizer
+from flax_transformer.decoding.logits_processors import (
+    LogitsProcessor,
+    log_normalizer,
+    make_tuple,
+)
 from flax_transformer.decoding.row_options import NO_OPTIONS, RowOptions
 from flax_transformer.decoding.sampling_filters import (
     keep_min_p,
@@ -54,6 +58,7 @@ class Sampling(LengthLimits):
     def __post_init__(self) -> None:
         """Refuse options that cannot work."""
         super().__post_init__()
+        make_tuple(self, "processors")
         if not 0.0 < self.temperature < math.inf:
             raise InputError(
                 f"temperature must be positive and finite, got {self.temperature}. "
@@ -179,7 +184,9 @@ def filter_logits(logits: Float[Array, "B W V"], strategy: Sampling) -> Float[Ar
     """
     best = logits.max(axis=-1, keepdims=True)
     # From 0 downwards, so that no temperature is too low; the difference of two infinities is NaN.
-    filtered = (logits - jnp.where(best == -jnp.inf, 0.0, best)) / strategy.temperature
+    # A number so small that float32 rounds it to 0 stands for the smallest one.
+    temperature = max(strategy.temperature, float(jnp.finfo(jnp.float32).tiny))
+    filtered = (logits - jnp.where(best == -jnp.inf, 0.0, best)) / temperature
     if strategy.top_k is not None:
         filtered = keep_top_k(filtered, strategy.top_k)
     if strategy.top_p is not None:

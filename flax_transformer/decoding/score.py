@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_transformer.array_types import Array, Bool, Float, Int, Parameters
-from flax_transformer.decoding.generate import check_tokens
+from flax_transformer.decoding.input_checks import check_tokens
+from flax_transformer.decoding.prepare import PreparedParameters
+from flax_transformer.errors import InputError
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 
 
@@ -33,8 +35,13 @@ def score(
         label_mask: True on the labels that count; the others score 0.
 
     Raises:
-        InputError: a token is outside the vocabulary, or a row is over ``max_positions``.
+        InputError: a token is outside the vocabulary, a row is over ``max_positions``, or the
+            parameters are prepared to decode.
     """
+    if isinstance(params, PreparedParameters):
+        raise InputError(
+            "params must be those that the model was made with to score, got prepared parameters."
+        )
     check_tokens("source", source, model.config.source_vocab_size)
     check_tokens("target", target, model.config.target_vocab_size)
     check_tokens("labels", labels, model.config.target_vocab_size)

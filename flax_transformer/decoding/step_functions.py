@@ -89,6 +89,7 @@ def make_contrastive_step(
     expert: StepFn,
     amateur: StepFn,
     *,
+    strength: float = 1.0,
     plausibility: float = 0.1,
     amateur_temperature: float = 1.0,
 ) -> StepFn:
@@ -110,12 +111,15 @@ def make_contrastive_step(
     Args:
         expert: the model that is followed.
         amateur: a weaker model of the same vocabulary.
+        strength: what its log-probabilities are multiplied by; 1 in the source.
         plausibility: α, above 0 and not above 1, which leaves the most probable token alone.
         amateur_temperature: divides the logits of the amateur.
 
     Raises:
         InputError: an option is out of range.
     """
+    if not 0.0 <= strength < math.inf:
+        raise InputError(f"strength must be finite and not negative, got {strength}.")
     if not 0.0 < plausibility <= 1.0:
         raise InputError(f"plausibility must lie above 0 and not above 1, got {plausibility}.")
     if not 0.0 < amateur_temperature < math.inf:
@@ -133,7 +137,7 @@ def make_contrastive_step(
         of_amateur = jnp.maximum(_log_probs(amateur_logits / amateur_temperature), _LEAST_LOG_PROB)
         least = of_expert.max(axis=-1, keepdims=True) + math.log(plausibility)
         is_plausible = (of_expert >= least) & (of_expert > -jnp.inf)
-        contrast = jnp.where(is_plausible, of_expert - of_amateur, -jnp.inf)
+        contrast = jnp.where(is_plausible, of_expert - strength * of_amateur, -jnp.inf)
         return contrast, (expert_cache, amateur_cache)
 
     return step

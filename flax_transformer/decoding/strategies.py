@@ -1,18 +1,24 @@
 """The strategies by which a model can decode, and the search that each of them stands for."""
 
-from typing import TypeAlias
+import dataclasses
+from typing import TypeAlias, TypeVar
 
 from flax_transformer.array_types import Array, Float, Int, Key
 from flax_transformer.decoding.beam_search import make_beam_search
 from flax_transformer.decoding.beam_state import NO_INPUTS, BeamInputs
 from flax_transformer.decoding.beam_strategy import BeamSearch
+from flax_transformer.decoding.forced_token import ForcedToken
 from flax_transformer.decoding.greedy import Greedy, make_greedy
+from flax_transformer.decoding.logits_processors import LogitsProcessor
 from flax_transformer.decoding.sampling import Sampling, make_sampling
 from flax_transformer.decoding.search import Search
 from flax_transformer.errors import InputError
 from flax_transformer.models.decoder_cache import DecoderCache, reorder_cache
 
 Strategy: TypeAlias = Greedy | Sampling | BeamSearch
+
+AnyStrategy = TypeVar("AnyStrategy", Greedy, Sampling, Greedy | Sampling, Strategy)
+"""What :func:`limit_length` leaves of its kind."""
 
 
 def make_search(
@@ -51,6 +57,38 @@ def make_search(
             strategy, eos_id=eos_id, pad_id=pad_id, row_keys=row_keys, rows=inputs.options
         )
     return make_greedy(strategy, eos_id=eos_id, pad_id=pad_id, rows=inputs.options)
+
+
+def limit_length(strategy: AnyStrategy, max_length: int) -> AnyStrategy:
+    """Return the strategy with another ``max_length``; what is forced at the last place stays so.
+
+    >>> limit_length(Greedy(max_length=9, processors=(ForcedToken(2, place=8),)), 5).processors
+    (ForcedToken(token_id=2, place=4),)
+    """
+
+    def move(processor: LogitsProcessor) -> LogitsProcessor:
+        if isinstance(processor, ForcedToken) and processor.place == strategy.max_length - 1:
+            return dataclasses.replace(processor, place=max_length - 1)
+        return processor
+
+    return dataclasses.replace(
+        strategy,
+        max_length=max_length,
+        min_length=min(strategy.min_length, max_length),
+        processors=tuple(map(move, strategy.processors)),
+    )
+
+
+def forced_first_id(strategy: Strategy) -> int | None:
+    """Return the token that a processor puts at the beginning of every output, or None.
+
+    >>> forced_first_id(Greedy(processors=(ForcedToken(2, place=0),)))
+    2
+    """
+    for processor in reversed(strategy.processors):
+        if isinstance(processor, ForcedToken) and processor.place == 0:
+            return processor.token_id
+    return None
 
 
 def num_hypotheses(strategy: Strategy) -> int:

@@ -9,6 +9,7 @@ from flax_transformer.array_types import Array, Bool, Int
 from flax_transformer.decoding import programs
 from flax_transformer.decoding.generate import prepare_job, start
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.decoding.model_combinations import AVERAGE, Combination
 from flax_transformer.decoding.prepare import AnyParameters, Models, PreparedParameters
 from flax_transformer.decoding.programs import Task
 from flax_transformer.decoding.sampling import Sampling
@@ -24,7 +25,9 @@ def stream(
     strategy: Greedy | Sampling,
     mask: Bool[Array | np.ndarray, "B S"] | None = None,
     prefixes: Int[Array | np.ndarray, "B P"] | None = None,
+    max_lengths: Int[Array | np.ndarray, " B"] | None = None,
     row_numbers: Int[Array | np.ndarray, " B"] | None = None,
+    combine: Combination = AVERAGE,
     chunk_size: int = 8,
     bos_id: int | None = None,
     eos_id: int,
@@ -43,7 +46,9 @@ def stream(
         strategy: greedy decoding, or sampling of one output a row.
         mask: True on the tokens of ``inputs``; None where there is no padding.
         prefixes: first tokens of the output of each row, padded with -1 on the right.
+        max_lengths: tokens of each row's output at most; None for the strategy's alone.
         row_numbers: what tells rows apart for :class:`Sampling`; None for 0, 1, …
+        combine: how several models decode together.
         chunk_size: tokens that are made at once, at least 1.
         bos_id: token that the decoder of an encoder–decoder reads first.
         eos_id: token that ends an output.
@@ -68,7 +73,9 @@ def stream(
         mask=mask,
         prefixes=prefixes,
         constraints=None,
+        max_lengths=max_lengths,
         row_numbers=row_numbers,
+        combine=combine,
         sharding=None,
         bos_id=bos_id,
         eos_id=eos_id,

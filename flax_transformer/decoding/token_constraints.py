@@ -9,6 +9,7 @@ from flax_transformer.array_types import Array, Float, Int
 from flax_transformer.decoding.logits_processors import (
     check_in_vocabulary,
     check_token_ids,
+    make_tuple,
     set_logits,
 )
 from flax_transformer.errors import InputError
@@ -31,6 +32,7 @@ class SuppressedTokens:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be tokens."""
+        make_tuple(self, "token_ids")
         check_token_ids("token_ids", self.token_ids)
 
     def __call__(
@@ -65,6 +67,7 @@ class BadWords:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sequences of tokens."""
+        object.__setattr__(self, "words", tuple(map(tuple, self.words)))
         if not self.words:
             raise InputError("words must hold at least one sequence, got none.")
         for word in self.words:
@@ -110,6 +113,7 @@ class ForcedPrefix:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be tokens."""
+        make_tuple(self, "token_ids")
         check_token_ids("token_ids", self.token_ids)
 
     def __call__(

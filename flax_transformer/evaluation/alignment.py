@@ -41,7 +41,8 @@ def words_of_tokens(ids: Sequence[int], tokenizer: TextTokenizer) -> list[int]:
     before it.
     """
     return [
-        max(0, len(tokenizer.decode(ids[: place + 1]).split()) - 1) for place in range(len(ids))
+        max(0, len(tokenizer.decode(ids[: place + 1]).strip(" ").split(" ")) - 1)
+        for place in range(len(ids))
     ]
 
 

@@ -1,7 +1,7 @@
 """Translation of the sentences of one batch."""
 
-import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,22 +14,22 @@ from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.decoding.alignment import attend_to_source
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.hypotheses import Hypotheses
+from flax_transformer.decoding.model_combinations import Combination
 from flax_transformer.decoding.prepare import (
     DecodingModel,
     Precision,
     PreparedParameters,
     prepare_to_decode,
 )
-from flax_transformer.decoding.strategies import Strategy
+from flax_transformer.decoding.strategies import Strategy, forced_first_id, limit_length
 from flax_transformer.evaluation.alignment import Alignment, align_words, words_of_tokens
 from flax_transformer.evaluation.batching import PlannedBatch, make_length_mask, pad_rows
-from flax_transformer.evaluation.translation import (
-    Request,
-    Translation,
+from flax_transformer.evaluation.request_tokens import (
     encode_constraints,
-    encode_prefixes,
-    read_hypotheses,
+    encode_text,
+    pad_prefixes,
 )
+from flax_transformer.evaluation.translation import Request, Translation, read_hypotheses
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.parallel.mesh import batch_sharding
 from flax_transformer.parallel.processes import fetch, place_whole
@@ -43,7 +43,9 @@ class BatchTranslator(NamedTuple):
         params: their prepared parameters.
         tokenizer: the tokenizers of both languages.
         strategy: how to search.
+        combine: how several models decode together.
         max_positions: those that all models have.
+        limit_by_source: a line of S tokens gets ``2 S + 10`` at most.
         with_alignment: align the words of each translation to those of its line.
         mesh: devices that share the rows of each batch.
     """
@@ -52,7 +54,9 @@ class BatchTranslator(NamedTuple):
     params: tuple[PreparedParameters, ...]
     tokenizer: TranslationTokenizer
     strategy: Strategy
+    combine: Combination
     max_positions: int
+    limit_by_source: bool
     with_alignment: bool
     mesh: Mesh | None
 
@@ -66,22 +70,25 @@ class BatchTranslator(NamedTuple):
         """Return the translations of ``rows``, lines ``numbers``."""
         num_rows, length = batch.num_rows, batch.length
         source, target = self.tokenizer.source, self.tokenizer.target
-        row_numbers = np.zeros(num_rows, np.int32)
+        # Those that only fill the batch up are copies: they end when their original does.
+        row_numbers = np.full(num_rows, numbers[0], np.int32)
         row_numbers[: len(numbers)] = numbers
-        # By the padded length, so that the limit costs no program of its own.
-        limit = min(self.strategy.max_length, 2 * length + 10, self.max_positions)
-        limit = max(limit, self.strategy.min_length)
         tokens = pad_rows(rows, num_rows=num_rows, length=length, pad_id=source.pad_id)
         mask = make_length_mask(rows, num_rows=num_rows, length=length)
         hypotheses = generate(
             self.models,
             self.params,
             tokens,
-            strategy=dataclasses.replace(self.strategy, max_length=limit),
+            strategy=limit_length(self.strategy, self._max_length(length)),
             mask=mask,
-            prefixes=encode_prefixes(requests, target, num_rows=num_rows),
-            constraints=encode_constraints(requests, target, num_rows=num_rows),
+            prefixes=pad_prefixes(
+                [self._encode_prefix(request.prefix) for request in requests], num_rows=num_rows
+            ),
+            constraints=encode_constraints(
+                [request.constraints for request in requests], target, num_rows=num_rows
+            ),
             row_numbers=row_numbers,
+            combine=self.combine,
             sharding=None if self.mesh is None else batch_sharding(self.mesh),
             bos_id=target.bos_id,
             eos_id=target.eos_id,
@@ -94,6 +101,25 @@ class BatchTranslator(NamedTuple):
         # Without those that only fill the batch up.
         hypotheses = jax.tree.map(lambda field: field[: len(rows)], hypotheses)
         return list(read_hypotheses(hypotheses, target, alignments))
+
+    def _max_length(self, source_length: int) -> int:
+        """Return the tokens of an output at most for sources padded to so many.
+
+        By the padded length, so that the limit costs no program of its own.
+        """
+        limits = self.strategy
+        longest = min(limits.max_length, self.max_positions)
+        if self.limit_by_source:
+            ratio = max(limits.min_length_ratio or 0.0, limits.max_length_ratio or 0.0)
+            of_source = max(2 * source_length + 10, math.ceil(ratio * source_length))
+            longest = min(longest, of_source)
+        return max(longest, limits.min_length)
+
+    def _encode_prefix(self, text: str) -> list[int]:
+        """Return the tokens of a prefix, behind the one that every output begins with."""
+        tokens = encode_text(self.tokenizer.target, text)
+        first_id = forced_first_id(self.strategy)
+        return [first_id, *tokens] if tokens and first_id is not None else tokens
 
     def _align(
         self,
@@ -134,7 +160,9 @@ def make_batch_translator(
     tokenizer: TranslationTokenizer,
     strategy: Strategy,
     *,
+    combine: Combination,
     precision: Precision | None,
+    limit_by_source: bool,
     with_alignment: bool,
     mesh: Mesh | None,
 ) -> BatchTranslator:
@@ -148,7 +176,9 @@ def make_batch_translator(
         tuple(of_model for _, of_model in prepared),
         tokenizer,
         strategy,
+        combine,
         min(model.config.max_positions for model in models),
+        limit_by_source,
         with_alignment,
         mesh,
     )

@@ -1,90 +1,91 @@
 """Continuation of text by a language model: prompts in, what follows them out."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any
 
-import jax
 import numpy as np
 
 from flax_transformer.array_types import Parameters
 from flax_transformer.data.text_tokenizer import TextTokenizer
-from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
-from flax_transformer.decoding.prepare import Precision, PreparedParameters, prepare_to_decode
+from flax_transformer.decoding.model_combinations import AVERAGE, Combination
+from flax_transformer.decoding.prepare import Precision, prepare_to_decode
 from flax_transformer.decoding.sampling import Sampling
-from flax_transformer.decoding.strategies import Strategy
+from flax_transformer.decoding.strategies import Strategy, limit_length
 from flax_transformer.decoding.stream import stream
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.batching import (
-    PlannedBatch,
-    make_length_mask,
-    pad_rows,
-    plan_batches,
+from flax_transformer.evaluation.batch_continuer import (
+    BatchContinuer,
+    Continuation,
+    rest_of_positions,
 )
+from flax_transformer.evaluation.batching import plan_batches
+from flax_transformer.evaluation.translation import Request
 from flax_transformer.models.decoder_only import DecoderOnly
-
-AnyStrategy = TypeVar("AnyStrategy", Greedy, Sampling, Greedy | Sampling, Strategy)
 
 _INCOMPLETE = "\ufffd"
 """What the bytes of a character decode to as long as some of them are missing."""
 
 
-class Continuation(NamedTuple):
-    """One text that may follow a prompt.
-
-    Attributes:
-        text: what follows, as it would stand behind the prompt.
-        score: its log-probability, natural, divided by the length penalty of the search.
-        num_tokens: its length with the end token.
-        truncated: whether it reached the length limit without the end token.
-    """
-
-    text: str
-    score: float
-    num_tokens: int
-    truncated: bool
-
-
 def continue_texts(
-    model: DecoderOnly,
-    params: Parameters,
+    model: DecoderOnly | tuple[DecoderOnly, ...],
+    params: Parameters | tuple[Parameters, ...],
     tokenizer: TextTokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Request],
     *,
     strategy: Strategy,
+    combine: Combination = AVERAGE,
     precision: Precision | None = None,
     batch_tokens: int = 4096,
 ) -> list[list[Continuation]]:
     """Return what may follow each prompt, best first, in the order of the prompts.
 
-    A prompt is read behind the start token, as texts are in training. What follows it does not
-    depend on the other prompts; with :class:`Sampling` it depends on its number.
+    A prompt is read behind what the tokenizer puts there: the start token, or, of a public one,
+    what its texts begin with, which may be nothing. What follows it does not depend on the other
+    prompts; with :class:`Sampling` it depends on its number.
 
     Args:
-        model: a decoder without an encoder.
-        params: its parameters.
+        model: a decoder without an encoder, or several with one tokenizer.
+        params: its parameters, or those of each.
         tokenizer: of its text.
-        prompts: beginnings of texts, or nothing.
+        prompts: beginnings of texts, or nothing; or requests.
         strategy: how to search; of the tokens that the model has positions for, a prompt leaves
             fewer the longer it is.
+        combine: how several models decode together.
         precision: of the weights; see :func:`.prepare_to_decode`.
         batch_tokens: positions of a batch's prompts at most, padding included.
 
     Raises:
         InputError: a prompt is too long.
     """
+    models = model if isinstance(model, tuple) else (model,)
+    all_params: Any = params if isinstance(model, tuple) else (params,)
+    smallest = min(models, key=lambda each: each.config.max_positions)
+    requests = [Request(each) if isinstance(each, str) else each for each in prompts]
     rows = [
-        encode_prompt(tokenizer, prompt, model, number) for number, prompt in enumerate(prompts)
+        encode_prompt(tokenizer, request.text, smallest, number)
+        for number, request in enumerate(requests)
     ]
+    prepared = [
+        prepare_to_decode(each, of_model, precision=precision)
+        for each, of_model in zip(models, all_params, strict=True)
+    ]
+    continuer = BatchContinuer(
+        tuple(each for each, _ in prepared),
+        tuple(of_model for _, of_model in prepared),
+        tokenizer,
+        limit_length(strategy, min(strategy.max_length, smallest.config.max_positions)),
+        combine,
+        smallest.config.max_positions,
+    )
     continuations: list[list[Continuation]] = [[] for _ in prompts]
-    prepared_model, prepared = prepare_to_decode(model, params, precision=precision)
     for batch in plan_batches(
         [len(row) for row in rows],
         batch_tokens=batch_tokens,
-        max_length=model.config.max_positions,
+        max_length=smallest.config.max_positions,
     ):
-        found = _continue_batch(prepared_model, prepared, tokenizer, rows, batch, strategy)
+        of_batch = [requests[index] for index in batch.indices]
+        found = continuer.continue_batch(batch, [rows[index] for index in batch.indices], of_batch)
         for index, of_prompt in zip(batch.indices, found, strict=False):
             continuations[index] = of_prompt
     return continuations
@@ -103,13 +104,16 @@ def stream_text(
 
     Together the pieces are the text of :func:`continue_texts`.
     """
+    max_positions = model.config.max_positions
     row = encode_prompt(tokenizer, prompt, model, 0)
     prepared_model, prepared = prepare_to_decode(model, params, precision=precision)
+    strategy = limit_length(strategy, min(strategy.max_length, max_positions))
     tokens = stream(
         prepared_model,
         prepared,
         np.array([row], np.int32),
-        strategy=_fit_strategy(strategy, len(row), model),
+        strategy=strategy,
+        max_lengths=rest_of_positions([row], strategy, max_positions, num_rows=1),
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
     )
@@ -119,12 +123,14 @@ def stream_text(
 def encode_prompt(
     tokenizer: TextTokenizer, prompt: str, model: DecoderOnly, number: int
 ) -> list[int]:
-    """Return the start token and the tokens of the prompt.
+    """Return the tokens of the prompt behind what the tokenizer begins it with.
+
+    Where both are nothing, it is the start token, since a model must read something.
 
     Raises:
         InputError: the model cannot read so many.
     """
-    row = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    row = [*tokenizer.prompt_ids, *tokenizer.encode(prompt)] or [tokenizer.bos_id]
     if len(row) > model.config.max_positions:
         raise InputError(
             f"a prompt must be at most max_positions = {model.config.max_positions} tokens long "
@@ -147,56 +153,3 @@ def _decode_stream(
             yield text[len(written) :]
             written = text
     yield tokenizer.decode(ids)[start + len(written) :]
-
-
-def _continue_batch(
-    model: DecoderOnly,
-    params: PreparedParameters,
-    tokenizer: TextTokenizer,
-    rows: Sequence[Sequence[int]],
-    batch: PlannedBatch,
-    strategy: Strategy,
-) -> Iterator[list[Continuation]]:
-    prompts = [rows[index] for index in batch.indices]
-    row_numbers = np.zeros(batch.num_rows, np.int32)
-    row_numbers[: len(prompts)] = batch.indices
-    size = {"num_rows": batch.num_rows, "length": batch.length}
-    hypotheses = jax.device_get(
-        generate(
-            model,
-            params,
-            pad_rows(prompts, **size, pad_id=tokenizer.pad_id),
-            strategy=_fit_strategy(strategy, batch.length, model),
-            mask=make_length_mask(prompts, **size),
-            row_numbers=row_numbers,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-        )
-    )
-    for row, tokens, scores, lengths in zip(
-        prompts, hypotheses.tokens, hypotheses.scores, hypotheses.lengths, strict=False
-    ):
-        start = len(tokenizer.decode(row))
-        yield [
-            Continuation(
-                text=tokenizer.decode([*row, *_without_end(ids[:length], tokenizer)])[start:],
-                score=float(score),
-                num_tokens=int(length),
-                truncated=bool(ids[length - 1] != tokenizer.eos_id),
-            )
-            for ids, score, length in zip(tokens, scores, lengths, strict=True)
-            if score != -np.inf
-        ]
-
-
-def _without_end(ids: np.ndarray, tokenizer: TextTokenizer) -> list[int]:
-    tokens = ids.tolist()
-    return tokens[:-1] if tokens[-1:] == [tokenizer.eos_id] else tokens
-
-
-def _fit_strategy(strategy: AnyStrategy, prompt_length: int, model: DecoderOnly) -> AnyStrategy:
-    """Shorten the outputs to what the model can read behind the prompt."""
-    max_length = min(strategy.max_length, model.config.max_positions + 1 - prompt_length)
-    return dataclasses.replace(
-        strategy, max_length=max_length, min_length=min(strategy.min_length, max_length)
-    )

@@ -28,6 +28,7 @@ def score_pairs(
     sources: Sequence[str],
     targets: Sequence[str],
     *,
+    forced_first_id: int | None = None,
     batch_tokens: int = 4096,
     progress: ProgressFn | None = None,
 ) -> list[float]:
@@ -42,6 +43,8 @@ def score_pairs(
         tokenizer: the tokenizers of both languages.
         sources: text, a sentence each.
         targets: a translation for each source.
+        forced_first_id: token that every output of the model begins with; it counts as certain, as
+            in a search that it is forced in.
         batch_tokens: positions of a batch at most, those of the longer side, padding included.
         progress: called after each batch.
 
@@ -54,7 +57,7 @@ def score_pairs(
             f"sources and targets must be equally many, got {len(sources)} and {len(targets)}."
         )
     max_length = model.config.max_positions
-    labels = _encode_targets(tokenizer, targets, max_length)
+    labels = _encode_targets(tokenizer, targets, forced_first_id, max_length)
     inputs = encode_sources(tokenizer.source, sources, max_length=max_length)
     params = jax.device_put(params)
     scores = [0.0] * len(sources)
@@ -69,6 +72,7 @@ def score_pairs(
             [inputs[index] for index in batch.indices],
             [labels[index] for index in batch.indices],
             batch,
+            num_certain=0 if forced_first_id is None else 1,
         )
         for index, value in zip(batch.indices, sums, strict=False):
             scores[index] = value
@@ -78,12 +82,16 @@ def score_pairs(
 
 
 def _encode_targets(
-    tokenizer: TranslationTokenizer, targets: Sequence[str], max_length: int
+    tokenizer: TranslationTokenizer,
+    targets: Sequence[str],
+    forced_first_id: int | None,
+    max_length: int,
 ) -> list[list[int]]:
     labels = []
+    first = () if forced_first_id is None else (forced_first_id,)
     encoded = tokenizer.target.encode_batch([clean_text(target) for target in targets])
     for number, ids in enumerate(encoded, start=1):
-        tokens = [*ids, tokenizer.target.eos_id]
+        tokens = [*first, *ids, tokenizer.target.eos_id]
         if len(tokens) > max_length:
             raise InputError(
                 f"a target must be at most {max_length} tokens long to be scored, "
@@ -100,8 +108,10 @@ def _score_batch(
     inputs: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
     batch: PlannedBatch,
+    *,
+    num_certain: int,
 ) -> list[float]:
-    """Return the sum over the labels of each row, in double precision."""
+    """Return the sum over the labels of each row but the first ones, in double precision."""
     num_rows, length = batch.num_rows, batch.length
     target_pad_id = tokenizer.target.pad_id
     bos_id = tokenizer.target.bos_id
@@ -119,4 +129,4 @@ def _score_batch(
         source_mask=make_length_mask(inputs, num_rows=num_rows, length=length),
         label_mask=make_length_mask(labels, num_rows=num_rows, length=length),
     )
-    return np.asarray(log_probs, np.float64).sum(axis=-1).tolist()
+    return np.asarray(log_probs, np.float64)[:, num_certain:].sum(axis=-1).tolist()

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from flax_transformer.array_types import Parameters
 from flax_transformer.data.sentence_pair import clean_text
 from flax_transformer.data.tokenizer import TranslationTokenizer
+from flax_transformer.decoding.model_combinations import AVERAGE, Combination
 from flax_transformer.decoding.prepare import Precision
 from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
@@ -32,9 +33,11 @@ def translate(
     lines: Sequence[str | Request],
     *,
     strategy: Strategy,
+    combine: Combination = AVERAGE,
     precision: Precision | None = None,
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
+    limit_by_source: bool = True,
     with_alignment: bool = False,
     num_streams: int = 1,
     mesh: Mesh | None = None,
@@ -52,23 +55,26 @@ def translate(
         params: its parameters, or those of each.
         tokenizer: the tokenizers of both languages.
         lines: text, a sentence each, or requests.
-        strategy: how to search. A line of which S tokens are read, padding included, gets at most
-            ``2 S + 10`` tokens, and never more than ``strategy.max_length`` or the positions of
-            the model.
+        strategy: how to search. A line gets at most ``strategy.max_length`` tokens, and never more
+            than the model has positions.
+        combine: how several models decode together.
         precision: of the weights; see :func:`~.prepare_to_decode`.
         batch_tokens: source positions of a batch at most, padding included.
         max_source_length: source tokens read at most, with the end token; None for as many as the
             model has positions.
+        limit_by_source: a line of which S tokens are read, padding included, gets at most
+            ``2 S + 10``, or what a ratio of the strategy to its source asks for where that is more.
         with_alignment: align the words of each translation to those of its line.
-        num_streams: batches that are worked at together. On a CPU two use the cores better than
-            one: parts of a step are too small to be shared. 1 where processes share a mesh.
+        num_streams: batches that are worked at together; 1 where devices share a mesh. On a CPU
+            :func:`~.generate` parts a batch of sixteen rows or more itself, so that more than one
+            helps smaller ones.
         mesh: devices that share the rows of each batch, and that ``params`` may lie on, all or in
             parts; every process of the mesh must call this with the same lines, and gets all
             results. None for one device.
         progress: called after each batch.
 
     Raises:
-        InputError: a length is out of range.
+        InputError: a length is out of range, or several streams are to share a mesh.
     """
     windows = translate_windows(
         model,
@@ -76,9 +82,11 @@ def translate(
         tokenizer,
         lines,
         strategy=strategy,
+        combine=combine,
         precision=precision,
         batch_tokens=batch_tokens,
         max_source_length=max_source_length,
+        limit_by_source=limit_by_source,
         with_alignment=with_alignment,
         num_streams=num_streams,
         window_size=max(1, len(lines)),
@@ -95,9 +103,11 @@ def translate_windows(
     lines: Iterable[str | Request],
     *,
     strategy: Strategy,
+    combine: Combination = AVERAGE,
     precision: Precision | None = None,
     batch_tokens: int = 4096,
     max_source_length: int | None = None,
+    limit_by_source: bool = True,
     with_alignment: bool = False,
     num_streams: int = 1,
     window_size: int,
@@ -112,6 +122,9 @@ def translate_windows(
         raise InputError(f"window_size must be at least 1, got {window_size}.")
     if num_streams < 1:
         raise InputError(f"num_streams must be at least 1, got {num_streams}.")
+    if num_streams > 1 and mesh is not None and mesh.size > 1:
+        # Programs of several devices that start in different orders wait for each other forever.
+        raise InputError(f"num_streams must be 1 on a mesh of several devices, got {num_streams}.")
     models = model if isinstance(model, tuple) else (model,)
     all_params: Any = params if isinstance(model, tuple) else (params,)
     max_length = resolve_max_source_length(
@@ -136,7 +149,9 @@ def translate_windows(
                 all_params,
                 tokenizer,
                 strategy,
+                combine=combine,
                 precision=precision,
+                limit_by_source=limit_by_source,
                 with_alignment=with_alignment,
                 mesh=mesh,
             )

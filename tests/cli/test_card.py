@@ -77,3 +77,11 @@ def test_attempts_are_summed_up_to_their_last_events(tmp_path: Path) -> None:
     write_events(tmp_path, "2", [100.0, 101.0])
     write_events(tmp_path, "3", [])
     assert measure_run_time(tmp_path) == 6.0
+
+
+def test_a_record_that_ends_in_zeros_ends_there(tmp_path: Path) -> None:
+    write_events(tmp_path, "1", [1e9, 1e9 + 5.0])
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    with path.open("ab") as file:
+        file.write(bytes(64))
+    assert measure_run_time(tmp_path) == 5.0

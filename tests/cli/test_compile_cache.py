@@ -2,6 +2,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from flax_transformer.cli import compile_cache
+
 SCRIPT = """
 from flax_transformer.cli.compile_cache import keep_compiled_programs
 keep_compiled_programs()
@@ -32,3 +36,32 @@ def test_the_variable_of_jax_has_the_last_word(tmp_path):
     assert not run(home, JAX_COMPILATION_CACHE_DIR=str(other))
     assert list(other.iterdir())
     assert not run(home, JAX_COMPILATION_CACHE_DIR="")
+
+
+WITHOUT_HOME = """
+import os
+import jax
+from flax_transformer.cli.compile_cache import keep_compiled_programs
+os.setuid(54321)  # a user whom the system does not know
+keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become a user without a home")
+def test_a_user_without_a_home_keeps_none():
+    names = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    command = [sys.executable, "-c", WITHOUT_HOME]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "None\n"
+
+
+def test_the_oldest_programs_make_room(tmp_path, monkeypatch):
+    for age, name in enumerate(("new", "old", "older")):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(b"12345")
+        os.utime(path, (1000 - age, 1000 - age))
+    monkeypatch.setattr(compile_cache, "_MAX_BYTES", 11)
+    compile_cache._make_room(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "old-cache"}

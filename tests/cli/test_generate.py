@@ -1,6 +1,8 @@
 """The command that continues text."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -73,6 +75,39 @@ def test_samples_are_those_of_the_seed(run_generate):
     assert run_generate(*options, "--seed", 2) != first
 
 
+def test_a_prompt_needs_no_standard_input(run_generate, language_model):
+    _, expected, _ = run_generate("O gato")
+    code = f"""
+import sys
+sys.stdin = None
+from flax_transformer.cli.main import main
+sys.exit(main(["generate", {str(language_model)!r}, "O gato", "--max-length", "6"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == expected
+
+
+def test_outputs_keep_their_edges_and_are_what_is_asked_for(run_generate, tmp_path):
+    (tmp_path / "prefix").write_text("  velho\n\n")
+    options = ["--prefix", tmp_path / "prefix", "--scores"]
+    _, output, _ = run_generate(*options, stdin=b"O gato\nO gato\n")
+    (prefixed, _), (plain, score) = (line.split("\t") for line in output.splitlines())
+    assert prefixed.startswith("  velho")
+    assert float(score) < 0.0
+    _, found, _ = run_generate("O gato", "--json")
+    assert json.loads(found)["continuations"][0]["text"] == plain
+
+
+def test_a_contrast_without_strength_keeps_to_the_model(run_generate, language_model):
+    _, alone, _ = run_generate("O gato", "--scores")
+    options = ["--contrast", language_model, "--scores"]
+    assert run_generate("O gato", *options, "--contrast-strength", 0)[1] != ""
+    _, contrasted, _ = run_generate("O gato", *options)
+    assert contrasted != alone
+    options = ["--ensemble", language_model, "--scores"]
+    assert run_generate("O gato", *options)[1] == alone
+
+
 def test_faults_are_one_line(run_main, run_generate, model_directory, tmp_path):
     for result, expected_status, message in (
         (run_main("generate", model_directory, "a"), 1, "must be a model that continues text"),
@@ -80,6 +115,7 @@ def test_faults_are_one_line(run_main, run_generate, model_directory, tmp_path):
         (run_generate("gato " * 50), 1, "a prompt must be at most max_positions = 40 tokens"),
         (run_generate("a", "--input", "b"), 2, "PROMPT must not be given with --input"),
         (run_generate("a", "--top-k", 2), 2, "--top-k must be given with --sample"),
+        (run_generate("a", "--forced-first-id", 999), 1, "token_id must hold tokens from 0 to 302"),
     ):
         status, _, errors = result
         assert status == expected_status

@@ -106,13 +106,30 @@ def test_prefixes_and_constraints_are_line_by_line(
     status, _, errors = run_main("translate", model_directory, *options, stdin=lines + b"a\n")
     assert status == 1
     assert "--prefix must have a line for each line, got none for line 3" in errors
+    status, _, errors = run_main("translate", model_directory, *options, stdin=b"\n")
+    assert status == 1
+    assert "--prefix must have a line for each line, got more than the 1 of the input" in errors
 
 
 def test_an_ensemble_of_a_model_with_itself_is_the_model(run_main, model_directory, source):
     options = ["--scores", "--beam-size", 2]
     _, alone, _ = run_main("translate", model_directory, *options, stdin=encode(source))
-    options += ["--ensemble", model_directory]
-    assert run_main("translate", model_directory, *options, stdin=encode(source))[1] == alone
+    ensemble = [*options, "--ensemble", model_directory, "--ensemble-weights", 3, 1]
+    assert run_main("translate", model_directory, *ensemble, stdin=encode(source))[1] == alone
+
+
+def test_a_beam_of_one_with_an_option_of_beams_is_a_beam(run_main, model_directory, source):
+    def score(*options):
+        options = ["--scores", "--beam-size", 1, *options]
+        _, output, _ = run_main("translate", model_directory, *options, stdin=encode(source[:1]))
+        text, score = output.rstrip().split("\t")
+        return text, float(score)
+
+    greedy_text, greedy_score = score()
+    options = ["--length-penalty", 1, "--length-normalization", "power"]
+    beam_text, beam_score = score(*options)
+    assert beam_text == greedy_text
+    assert greedy_score < 4 * beam_score < 0.0
 
 
 def test_samples_are_those_of_the_seed_and_of_the_line(run_main, model_directory, source):
@@ -149,6 +166,11 @@ def test_what_is_forbidden_is_not_written(run_main, model_directory, tmp_path, s
         (["--repetition-penalty", 0], "penalty must be positive and finite, got 0.0"),
         (["--mbr", 4], "--mbr must be given with --sample"),
         (["--beam-groups", 3], "num_groups must divide beam_size = 5, got 3"),
+        (["--diversity-strength", 2], "must be given with --beam-groups of 2 or more"),
+        (["--contrast-strength", 2], "--contrast-strength must be given with --contrast"),
+        (["--ensemble-weights", 2], "--ensemble-weights must be given with --ensemble"),
+        (["--ensemble", "x", "--ensemble-weights", 2], "as many as models, 2, got 1"),
+        (["--ensemble", "x", "--contrast", "y"], "--contrast must not be given with --ensemble"),
         (["--precision", "int4"], "--precision"),
     ],
 )
@@ -203,6 +225,10 @@ def test_output_over_input_is_refused(run_main, model_directory, tmp_path):
     status, _, errors = run_main("translate", model_directory, "--input", path, "--output", path)
     assert (status, path.read_text()) == (2, "before")
     assert "another file than the input" in errors
+    for option in ("--bad-words", "--prefix", "--constraints"):
+        options = [option, path, "--output", path]
+        assert run_main("translate", model_directory, *options)[0] == 2
+        assert path.read_text() == "before"
 
 
 def test_output_is_utf_8_and_messages_go_to_standard_error(model_directory, tiny_translator):

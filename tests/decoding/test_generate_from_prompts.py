@@ -9,6 +9,8 @@ from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.decoding.sampling import Sampling
+from flax_transformer.decoding.stream import stream
+from flax_transformer.decoding.token_constraints import SuppressedTokens
 from flax_transformer.errors import InputError
 from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.models.transformer_config import TransformerConfig
@@ -112,9 +114,32 @@ def test_prompts_may_be_padded_on_the_left(language_model, prompts):
 
 def test_a_prompt_without_tokens_is_refused(language_model, prompts):
     tokens, mask = prompts
-    for bad_tokens, bad_mask in ((tokens, mask & (LENGTHS > 1)[:, None]), (tokens[:, :0], None)):
-        with pytest.raises(InputError, match="each prompt must hold at least one token"):
-            run(language_model, bad_tokens, bad_mask, Greedy(max_length=T))
+    with pytest.raises(InputError, match="each prompt must hold at least one token"):
+        run(language_model, tokens, mask & (LENGTHS > 1)[:, None], Greedy(max_length=T))
+
+
+def test_padding_takes_no_positions(language_model, prompts):
+    tokens, mask = (np.pad(array, [(0, 0), (0, 13)]) for array in prompts)
+    strategy = Greedy(max_length=14)
+    padded = run(language_model, tokens, mask, strategy)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        padded,
+        run(language_model, *prompts, strategy),
+    )
+
+
+def test_each_prompt_may_use_the_positions_it_leaves(language_model, prompts):
+    model, params = language_model
+    tokens, mask = prompts
+    rest = 20 - LENGTHS
+    strategy = Greedy(max_length=19, processors=(SuppressedTokens((EOS,)),))
+    arguments = {"strategy": strategy, "eos_id": EOS, "pad_id": PAD}
+    found = generate(model, params, tokens, mask=mask, max_lengths=rest, **arguments)
+    np.testing.assert_array_equal(found.lengths[:, 0], np.minimum(rest, 19))
+    assert np.isfinite(found.scores).all()
+    streamed = stream(model, params, tokens[:1, :4], max_lengths=np.array([16]), **arguments)
+    np.testing.assert_array_equal(np.stack(list(streamed), axis=1)[0], found.tokens[0, 0, :16])
 
 
 def test_more_than_the_model_can_read_is_refused(language_model, prompts):

@@ -22,6 +22,7 @@ from logit_tables import (
 from flax_transformer.decoding.beam_search import beam_search
 from flax_transformer.decoding.beam_state import BeamInputs
 from flax_transformer.decoding.beam_strategy import BeamSearch
+from flax_transformer.decoding.forced_token import ForcedToken
 from flax_transformer.decoding.row_options import NO_TOKEN, RowOptions
 
 T, V = 5, 3
@@ -144,3 +145,14 @@ def test_a_constraint_may_begin_in_a_prefix():
         tables, BeamSearch(beam_size=2, max_length=T), constraints, np.array([[1, 2, 1]])
     )
     assert outputs_of(hypotheses, 0)[0][:4] == (1, 2, 1, 2)
+
+
+def test_an_end_that_is_forced_at_the_limit_is_there_with_constraints():
+    tables = make_tables(3, 4, T, V)
+    forced = BeamSearch(beam_size=4, max_length=T, processors=(ForcedToken(EOS, T - 1),))
+    rows = [[(1, 2)], [(2, 2)], [(1, 1, 2)], [(1,)]]
+    found = search(tables, forced, pad_constraints(rows))
+    for row, words in enumerate(rows):
+        best = outputs_of(found, row)[0]
+        assert best[-1] == EOS
+        assert all(holds(best, word) for word in words)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flax_transformer.errors import InputError
 from flax_transformer.decoding.length_buckets import bucket_length
+from flax_transformer.errors import InputError
 from flax_transformer.evaluation.batching import make_length_mask, plan_batches
 
 

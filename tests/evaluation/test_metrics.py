@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 import sacrebleu
+from sacrebleu.metrics import CHRF
 
 from flax_transformer.errors import InputError
-from flax_transformer.evaluation.metrics import corpus_bleu, corpus_scores
+from flax_transformer.evaluation.metrics import corpus_bleu, corpus_scores, sentence_chrf
 
 HYPOTHESES = ["The cat sat on the mat.", "A dog barks &quot;loudly&quot;.", ""]
 REFERENCES = ["The cat sits on the mat.", 'A dog barks "loudly".', "Nothing."]
@@ -41,3 +44,11 @@ def test_case_counts():
 def test_what_sacrebleu_would_score_wrongly_is_refused(hypotheses, references, message):
     with pytest.raises(InputError, match=message):
         corpus_scores(hypotheses, references)
+
+
+def test_the_chrf_of_a_sentence_is_that_of_sacrebleu():
+    texts = ["", "a", "a cat", "the cat sleeps", "a cat sings, tomorrow", "O pássaro  canta."]
+    metric = CHRF()
+    for hypothesis, reference in itertools.permutations(texts, 2):
+        expected = metric.sentence_score(hypothesis, [reference]).score
+        assert sentence_chrf(hypothesis, reference) == pytest.approx(expected)

@@ -1,9 +1,12 @@
 import pytest
 
 from flax_transformer.decoding.beam_search import BeamSearch
+from flax_transformer.decoding.forced_token import ForcedToken
+from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.score import score_pairs
 from flax_transformer.evaluation.translate import translate
+from flax_transformer.evaluation.translation import Request
 
 
 def test_score_of_a_translation_is_that_of_its_search(tiny_translator):
@@ -24,6 +27,29 @@ def test_score_of_a_translation_is_that_of_its_search(tiny_translator):
     assert [score for score, _ in compared] == pytest.approx(
         [expected for _, expected in compared], abs=1e-4
     )
+
+
+def test_a_forced_first_token_counts_as_certain_as_in_the_search(tiny_translator):
+    model, params, tokenizer, pairs = tiny_translator
+    first_id = tokenizer.target.bos_id
+    strategy = Greedy(processors=(ForcedToken(first_id, 0),))
+    sources = [pair.source for pair in pairs[:5]]
+    found = [best for (best,) in translate(model, params, tokenizer, sources, strategy=strategy)]
+    texts = [translation.text for translation in found]
+    scores = score_pairs(model, params, tokenizer, sources, texts, forced_first_id=first_id)
+    compared = [
+        (score, translation.score)
+        for score, translation in zip(scores, found, strict=True)
+        if len(tokenizer.target.encode(translation.text)) + 2 == translation.num_tokens
+    ]
+    assert compared
+    for score, expected in compared:
+        assert score == pytest.approx(expected, abs=1e-4)
+    lines = [Request(sources[0], prefix="O navio")]
+    (prefixed,) = translate(model, params, tokenizer, lines, strategy=strategy)
+    (expected,) = translate(model, params, tokenizer, lines, strategy=Greedy())
+    assert prefixed[0].text.startswith("O navio")
+    assert prefixed[0].score < expected[0].score  # it is read behind the first token
 
 
 def test_scores_do_not_depend_on_neighbours_order_or_batch_size(tiny_translator):

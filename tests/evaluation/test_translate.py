@@ -4,9 +4,11 @@ import jax
 import pytest
 
 from flax_transformer.decoding.beam_strategy import BeamSearch
+from flax_transformer.decoding.forced_token import ForcedToken
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.decoding.programs import advance
+from flax_transformer.decoding.token_constraints import SuppressedTokens
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.translate import translate, translate_windows
 from flax_transformer.evaluation.translation import EMPTY_TRANSLATION, Request, Translation
@@ -148,6 +150,30 @@ def test_the_length_limit_marks_what_it_cuts(run, lines, expected):
     short = run(lines[-1:], strategy=Greedy(max_length=3))
     assert [(t.num_tokens, t.truncated) for (t,) in short] == [(3, True)]
     assert not any(n_best[0].truncated for n_best in expected[len(NEW_LINES) :])
+
+
+def test_an_end_that_is_forced_is_so_at_the_limit_of_the_source(run, tiny_translator):
+    eos_id = tiny_translator.tokenizer.target.eos_id
+    forced = (SuppressedTokens((eos_id,)), ForcedToken(eos_id, 60))
+    ((translation,),) = run(["The cat"], strategy=Greedy(max_length=61, processors=forced))
+    assert (translation.num_tokens, translation.truncated) == (42, False)
+
+
+def test_what_is_asked_for_outlasts_the_limit_of_the_source(run, tiny_translator):
+    num_tokens = len(tiny_translator.tokenizer.source.encode("The cat")) + 1
+    strategy = Greedy(max_length=61, min_length_ratio=50 / num_tokens)
+    ((translation,),) = run(["The cat"], strategy=strategy)
+    assert translation.num_tokens >= 50
+    eos_id = tiny_translator.tokenizer.target.eos_id
+    endless = Greedy(max_length=61, processors=(SuppressedTokens((eos_id,)),))
+    for limit_by_source, expected in ((True, 42), (False, 61)):
+        found = run(["The cat"], strategy=endless, limit_by_source=limit_by_source)
+        assert found[0][0].num_tokens == expected
+
+
+def test_streams_do_not_share_a_mesh(run):
+    with pytest.raises(InputError, match="num_streams must be 1 on a mesh"):
+        run(["The cat"], mesh=make_mesh(MeshConfig(data=2), jax.devices()[:2]), num_streams=2)
 
 
 def test_a_translation_begins_with_its_prefix_and_holds_its_constraints(tiny_translator, run):
