@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from tiny_corpus import targets_as_text
 
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import ExperimentConfig, load_config, save_config
@@ -87,9 +88,8 @@ def run_step(name):
     program = make_program(make_model(config), optimizer, TrainingConfig(), mesh, rules)
     tokens = np.random.default_rng(0).integers(1, 12, (8, 6), dtype=np.int32)
     ones, positions = np.ones_like(tokens), np.tile(np.arange(6, dtype=np.int32), (8, 1))
-    batch = place_rows(
-        Batch(tokens, ones, positions, tokens, tokens, ones, positions, tokens), mesh
-    )
+    pairs = Batch(tokens, ones, positions, tokens, tokens, ones, positions, tokens)
+    batch = place_rows(targets_as_text(pairs), mesh)
     key = jax.random.key(0)
     state = program.init_state.lower(key).compile(COMPILER_OPTIONS)(key)
     train_step = program.train_step.lower(state, batch).compile(COMPILER_OPTIONS)
