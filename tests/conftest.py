@@ -1,11 +1,15 @@
 """What all tests share: simulated devices, and shapes and types checked at run time."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
@@ -35,3 +39,18 @@ install_import_hook(
 # A deadline would judge the machine and its load, not the code.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
+
+_MOST_MAPS = 30_000
+"""Of memory; Linux gives a process 65,530, and XLA does not survive the end of them."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _drop_compiled_programs() -> Iterator[None]:
+    """Drop what has been compiled where there is much of it: each program takes a few maps."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MOST_MAPS:
+        import jax  # not before: it reads the variables above
+
+        jax.clear_caches()
+        gc.collect()
