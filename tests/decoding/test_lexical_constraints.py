@@ -89,9 +89,9 @@ def test_a_beam_of_the_whole_space_is_exhaustive_search_of_what_holds_them(rows,
         allowed = [path for path in paths if all(holds(path.tokens, word) for word in words)]
         if not allowed:
             # What is as long as it may be and holds the most.
-            cut = [path for path in paths if not path.is_finished]
-            most = max((count_held(path.tokens, words) for path in cut), default=0)
-            allowed = [path for path in cut if count_held(path.tokens, words) == most]
+            longest = [path for path in paths if len(path.tokens) == T]
+            most = max((count_held(path.tokens, words) for path in longest), default=0)
+            allowed = [path for path in longest if count_held(path.tokens, words) == most]
         best = sorted(allowed, key=lambda path: path.score("gnmt", 1.0), reverse=True)[:3]
         found = outputs_of(hypotheses, row)
         assert found[: len(best)] == [path.tokens for path in best]
