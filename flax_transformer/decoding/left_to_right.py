@@ -1,5 +1,6 @@
 """The choice of one token after another, shared by greedy search and sampling."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -124,13 +125,15 @@ def make_left_to_right(
             token_scores=grow_last_axis(state.token_scores, room, 0.0),
         )
 
-    def collect(state: LeftToRightState) -> Hypotheses:
-        hypotheses = Hypotheses(
-            tokens=state.tokens,
-            scores=state.token_scores.sum(axis=-1),
-            token_scores=state.token_scores,
-            lengths=state.lengths,
-        )
-        return drop_impossible(hypotheses, pad_id)
+    return Search(start, step, grow, functools.partial(_collect, pad_id=pad_id))
 
-    return Search(start, step, grow, collect)
+
+def _collect(state: LeftToRightState, *, pad_id: int) -> Hypotheses:
+    """Return the outputs; their scores are the sums of those of their tokens."""
+    hypotheses = Hypotheses(
+        tokens=state.tokens,
+        scores=state.token_scores.sum(axis=-1),
+        token_scores=state.token_scores,
+        lengths=state.lengths,
+    )
+    return drop_impossible(hypotheses, pad_id)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-from flax_transformer.array_types import Array, Float, Int, Key
+from flax_transformer.array_types import Array, Bool, Float, Int, Key
 from flax_transformer.errors import InputError
 from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig, block_pattern
 from flax_transformer.nn.chunked_attention import CHUNK_SIZE
@@ -89,34 +91,58 @@ def block_sparse_attention(
         dropout_rate=dropout_rate,
         product_dtype=jnp.dtype(product_dtype or query.dtype),
     )
-
-    def segments_of(queries: slice) -> Int[Array, "B T"] | None:
-        return None if query_segment_ids is None else query_segment_ids[:, queries]
-
+    num_global = min(config.num_global_blocks, num_blocks)
+    first = min(num_global * size, length)  # of the queries that do not attend to all
     attended = []
-    num_dense = min(config.num_global_blocks, num_blocks)
-    first_sparse = min(num_dense * size, length)
-    if num_dense > 0:
-        rows = split_evenly(first_sparse, CHUNK_SIZE)
-        columns = split_evenly(length, CHUNK_SIZE)
-        dense = attend(
-            query[:, :first_sparse],
-            query_segment_ids=segments_of(slice(first_sparse)),
-            config=table,
-            row_shape=(rows[0], 1, rows[1]),
-            column_shape=columns,
-            schedule=schedule_pairs(rows, columns, causal=causal),
+    if num_global > 0:
+        segment_ids = None if query_segment_ids is None else query_segment_ids[:, :first]
+        attended.append(_attend_to_all(attend, query[:, :first], segment_ids, table))
+    if num_global < num_blocks:
+        segment_ids = None if query_segment_ids is None else query_segment_ids[:, first:]
+        table = dataclasses.replace(table, first_row=first)
+        steps = min(blocks_per_step, num_blocks - num_global)
+        attended.append(
+            _attend_by_pattern(attend, query[:, first:], segment_ids, table, pattern, size, steps)
         )
-        attended.append(dense)
-    if num_dense < num_blocks:
-        blocks_per_step = min(blocks_per_step, num_blocks - num_dense)
-        sparse = attend(
-            query[:, first_sparse:],
-            query_segment_ids=segments_of(slice(first_sparse, None)),
-            config=dataclasses.replace(table, first_row=first_sparse),
-            row_shape=(-(-(num_blocks - num_dense) // blocks_per_step), blocks_per_step, size),
-            column_shape=(num_blocks, size),
-            schedule=schedule_pattern(pattern[num_dense:], blocks_per_step),
-        )
-        attended.append(sparse)
     return jnp.concatenate(attended, axis=1)
+
+
+def _attend_to_all(
+    attend: Callable[..., Float[Array, "B Q N H"]],
+    query: Float[Array, "B Q N H"],
+    segment_ids: Int[Array, "B Q"] | None,
+    table: TileConfig,
+) -> Float[Array, "B Q N H"]:
+    """Let the queries of the global blocks, the first ones, attend to all keys."""
+    rows = split_evenly(query.shape[1], CHUNK_SIZE)
+    columns = split_evenly(table.num_columns, CHUNK_SIZE)
+    return attend(
+        query,
+        query_segment_ids=segment_ids,
+        config=table,
+        row_shape=(rows[0], 1, rows[1]),
+        column_shape=columns,
+        schedule=schedule_pairs(rows, columns, causal=table.causal),
+    )
+
+
+def _attend_by_pattern(
+    attend: Callable[..., Float[Array, "B Q N H"]],
+    query: Float[Array, "B Q N H"],
+    segment_ids: Int[Array, "B Q"] | None,
+    table: TileConfig,
+    pattern: Bool[np.ndarray, "blocks blocks"],
+    block_size: int,
+    blocks_per_step: int,
+) -> Float[Array, "B Q N H"]:
+    """Let the other queries, from ``table.first_row`` on, attend to what ``pattern`` says."""
+    num_blocks = len(pattern)
+    own_rows = pattern[table.first_row // block_size :]
+    return attend(
+        query,
+        query_segment_ids=segment_ids,
+        config=table,
+        row_shape=(-(-len(own_rows) // blocks_per_step), blocks_per_step, block_size),
+        column_shape=(num_blocks, block_size),
+        schedule=schedule_pattern(own_rows, blocks_per_step),
+    )
