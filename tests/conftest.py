@@ -10,14 +10,16 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from compile_fast import COMPILE_FAST
 from jaxtyping import install_import_hook
 
-SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
+_SIMULATE_DEVICES = "--xla_force_host_platform_device_count=8"
 
 # JAX reads these when it is first imported and when it first computes: both come later.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SIMULATE_DEVICES}".strip()
+    flags = os.environ.get("XLA_FLAGS", COMPILE_FAST)
+    os.environ["XLA_FLAGS"] = f"{flags} {_SIMULATE_DEVICES}".strip()
 
 # What one test has compiled need not be compiled again by another, or by a command it starts.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

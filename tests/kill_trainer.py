@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from process_group import COMPILE_FAST
+from compile_fast import COMPILE_FAST
 
 CONFIG = """
 import dataclasses

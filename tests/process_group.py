@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from compile_fast import COMPILE_FAST
+
 ROOT = Path(__file__).parents[1]
-# These programs run for a moment, and each process compiles its own.
-COMPILE_FAST = "--xla_backend_optimization_level=0"
 
 
 class Ended(NamedTuple):

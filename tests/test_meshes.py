@@ -64,8 +64,6 @@ MODELS["decoder_only"] = dataclasses.replace(
     pre_norm=True,
     position_encoding="learned",
 )
-# Most of the time is to compile.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=5), num_steps=NUM_STEPS)
 
 
@@ -131,7 +129,7 @@ def train(
         rows = place_rows(batch if is_pair else targets_as_text(batch), mesh)
         if rows.labels.shape not in compiled_steps:
             lowered = program.train_step.lower(state, rows)
-            compiled_steps[rows.labels.shape] = lowered.compile(COMPILER_OPTIONS)
+            compiled_steps[rows.labels.shape] = lowered.compile()
         state, metrics = compiled_steps[rows.labels.shape](state, rows)
         losses.append(float(metrics.loss))
     assert int(metrics.num_skipped) == 0

@@ -19,6 +19,8 @@ NOUNS = {"cat": "gato", "dog": "cachorro", "bird": "pássaro", "boy": "menino", 
 ADJECTIVES = {"red": "vermelho", "old": "velho", "small": "pequeno"}
 VERBS = {"sleeps": "dorme", "sings": "canta", "returns tomorrow": "volta amanhã"}
 
+_NUM_STEPS = 180
+
 
 class TinyTranslator(NamedTuple):
     """A model that has nearly learned ``pairs`` by heart: outputs vary, and most end."""
@@ -70,7 +72,7 @@ def _fit(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.where(labels != 0, losses, 0.0).sum() / (labels != 0).sum()
 
-    optimizer = optax.adam(1e-2)
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, _NUM_STEPS))
 
     @jax.jit
     def fit(params: Parameters) -> Parameters:
@@ -79,7 +81,7 @@ def _fit(
             updates, state = optimizer.update(jax.grad(loss_fn)(params), state)
             return optax.apply_updates(params, updates), state
 
-        return jax.lax.fori_loop(0, 150, step, (params, optimizer.init(params)))[0]
+        return jax.lax.fori_loop(0, _NUM_STEPS, step, (params, optimizer.init(params)))[0]
 
     tokens = jnp.zeros((1, 1), jnp.int32)
     return fit(model.init(jax.random.key(0), tokens, tokens)["params"])

@@ -74,7 +74,10 @@ def test_json_holds_it_all(run_main, model_directory, source, target):
     assert (first["index"], empty["index"]) == (0, 1)
     assert first["translations"][0]["text"] == target[0]
     assert first["translations"][0]["score"] > first["translations"][1]["score"]
-    assert first["translations"][0]["alignment"][0][1] == 0
+    alignment = first["translations"][0]["alignment"]
+    assert {word for word, _ in alignment} <= set(range(len(source[0].split())))
+    assert {word for _, word in alignment} <= set(range(len(target[0].split())))
+    assert len(alignment) > 1
     assert empty["translations"][0]["text"] == ""
 
 

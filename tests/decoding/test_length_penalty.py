@@ -20,7 +20,8 @@ def test_the_divisor_is_the_formula(normalization):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    log_prob=st.floats(-50.0, 0.0),
+    # Numbers below float32's normal ones may be 0 to one function and not to another.
+    log_prob=st.floats(-50.0, -1e-30) | st.just(0.0),
     alpha=st.floats(-2.0, 3.0),
     normalization=st.sampled_from(["power", "gnmt", "none"]),
     first=st.integers(1, 20),

@@ -57,7 +57,9 @@ def assert_same(
     assert len(actual) == len(expected)
     for n_best, others in zip(actual, expected, strict=True):
         assert [t._replace(score=0.0) for t in n_best] == [t._replace(score=0.0) for t in others]
-        assert [t.score for t in n_best] == pytest.approx([t.score for t in others], abs=tolerance)
+        scores = [translation.score for translation in others]
+        close = pytest.approx(scores, rel=tolerance, abs=tolerance)
+        assert [translation.score for translation in n_best] == close
 
 
 def test_outputs_are_in_the_order_of_the_lines(tiny_translator, expected):

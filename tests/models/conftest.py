@@ -45,12 +45,6 @@ class Pairs(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def jit():
-    """`jax.jit` for programs that run once or twice: nearly all of their time is to compile."""
-    return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@pytest.fixture(scope="session")
 def make_tiny():
     """Return a function of changes to the config: the model, its parameters all moved from 0."""
 
@@ -78,9 +72,9 @@ def tiny(make_tiny):
 
 
 @pytest.fixture(scope="session")
-def logits(jit, tiny):
+def logits(tiny):
     """The compiled forward pass of the tiny model, without dropout."""
-    return jit(functools.partial(tiny.model.apply, {"params": tiny.params}))
+    return jax.jit(functools.partial(tiny.model.apply, {"params": tiny.params}))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Decoding step by step with a cache gives the logits of the whole target at once."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ def start(tiny, pairs, beam_size, max_length):
     )
 
 
-def make_step(jit, tiny):
-    return jit(
+def make_step(tiny):
+    return jax.jit(
         lambda tokens, cache: tiny.model.apply(
             {"params": tiny.params}, tokens, cache, method="decode_step"
         )
@@ -33,7 +34,7 @@ def make_step(jit, tiny):
 
 
 @pytest.fixture(scope="module", params=["paper", "pre-norm", "T5", "rotary"])
-def decoder(request, jit, make_tiny):
+def decoder(request, make_tiny):
     """A model, its compiled decoding step and its compiled full forward pass."""
     changes = {
         "paper": {},
@@ -65,8 +66,8 @@ def decoder(request, jit, make_tiny):
         },
     }
     tiny = make_tiny(**changes[request.param])
-    full = jit(lambda *args: tiny.model.apply({"params": tiny.params}, *args))
-    return tiny, make_step(jit, tiny), full
+    full = jax.jit(lambda *args: tiny.model.apply({"params": tiny.params}, *args))
+    return tiny, make_step(tiny), full
 
 
 def test_every_step_has_the_logits_of_the_full_forward_pass(decoder, pairs):
@@ -116,32 +117,32 @@ def test_a_step_past_the_end_of_the_cache_is_not_silent(decoder, pairs):
         assert bool(jnp.isnan(logits).all()) == (t == 2)
 
 
-def test_keys_and_values_of_the_source_are_kept_once_a_sentence(jit, tiny, pairs):
+def test_keys_and_values_of_the_source_are_kept_once_a_sentence(tiny, pairs):
     cache = start(tiny, pairs, BEAM_SIZE, 2)
     batch_size, source_length = pairs.source.shape
     for layer in cache.cross_attention:
         assert layer.keys.shape == (batch_size, 3, 13, source_length)
-    _, stepped = make_step(jit, tiny)(jnp.ones((batch_size, BEAM_SIZE), int), cache)
+    _, stepped = make_step(tiny)(jnp.ones((batch_size, BEAM_SIZE), int), cache)
     chex.assert_trees_all_equal(stepped.cross_attention, cache.cross_attention)
 
 
-def test_a_bfloat16_cache_is_bfloat16_and_close(jit, make_tiny, tiny, pairs):
+def test_a_bfloat16_cache_is_bfloat16_and_close(make_tiny, tiny, pairs):
     low = make_tiny(compute_dtype="bfloat16")
     caches = start(low, pairs, 1, 2), start(tiny, pairs, 1, 2)
     assert caches[0].self_attention[0].keys.dtype == jnp.bfloat16
     token = pairs.target[:, :1]
     (logits, cache), (expected, _) = (
-        make_step(jit, low)(token, caches[0]),
-        make_step(jit, tiny)(token, caches[1]),
+        make_step(low)(token, caches[0]),
+        make_step(tiny)(token, caches[1]),
     )
     chex.assert_trees_all_equal_dtypes(cache, caches[0])
     assert logits.dtype == jnp.float32
     assert float(jnp.abs(logits - expected).max()) < 0.1 * float(expected.std())
 
 
-def test_all_steps_are_traced_once(jit, tiny, pairs):
+def test_all_steps_are_traced_once(tiny, pairs):
     chex.clear_trace_counter()
-    step = jit(
+    step = jax.jit(
         chex.assert_max_traces(
             lambda tokens, cache: tiny.model.apply(
                 {"params": tiny.params}, tokens, cache, method="decode_step"

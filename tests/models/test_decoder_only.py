@@ -54,9 +54,9 @@ def make_params(config):
 
 
 @pytest.fixture(scope="module")
-def logits(jit):
+def logits():
     """The compiled forward pass of the tiny model, without dropout."""
-    return jit(functools.partial(DecoderOnly(CONFIG).apply, {"params": make_params(CONFIG)}))
+    return jax.jit(functools.partial(DecoderOnly(CONFIG).apply, {"params": make_params(CONFIG)}))
 
 
 def numpy_logits(params, tokens, config):
@@ -74,18 +74,18 @@ def numpy_logits(params, tokens, config):
 
 
 @pytest.mark.parametrize("changes", [{}, GPT], ids=["paper", "GPT"])
-def test_logits_are_the_formulas(jit, changes):
+def test_logits_are_the_formulas(changes):
     config = dataclasses.replace(CONFIG, **changes)
     params = make_params(config)
     tokens = np.random.default_rng(1).integers(0, V, (2, T))
-    logits = jit(DecoderOnly(config).apply)({"params": params}, tokens)
+    logits = jax.jit(DecoderOnly(config).apply)({"params": params}, tokens)
     assert logits.dtype == jnp.float32
     for row, expected_tokens in zip(logits, tokens, strict=True):
         expected = numpy_logits(params, expected_tokens, config)
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_logits_depend_on_all_earlier_tokens_and_on_no_later_one(jit):
+def test_logits_depend_on_all_earlier_tokens_and_on_no_later_one():
     # One id a position, and no table but the input's: a row of it is a position.
     tokens = jnp.array([[2, 7, 1, 8, 5]])
     weights = jax.random.normal(jax.random.key(0), (V,))
@@ -95,7 +95,7 @@ def test_logits_depend_on_all_earlier_tokens_and_on_no_later_one(jit):
         return (DecoderOnly(CONFIG).apply({"params": params}, tokens) @ weights)[0]
 
     table = make_params(CONFIG)["target_embedding"]["embedding"]
-    influence = np.abs(jit(jax.jacrev(projected_logits))(table)[:, tokens[0]]).max(-1)
+    influence = np.abs(jax.jit(jax.jacrev(projected_logits))(table)[:, tokens[0]]).max(-1)
     for t in range(tokens.shape[1]):
         np.testing.assert_array_equal(influence[t, t + 1 :], 0.0)
         assert influence[t, : t + 1].min() > 1e-4
@@ -128,21 +128,21 @@ def test_padding_on_the_right_changes_nothing(logits):
     np.testing.assert_allclose(marked[:, :3], alone, atol=2e-5)
 
 
-def test_a_scan_changes_nothing(jit, logits):
+def test_a_scan_changes_nothing(logits):
     tokens = np.random.default_rng(1).integers(0, V, (2, T))
     config = dataclasses.replace(CONFIG, scan_layers=True, remat="full")
     params = stack_layers(make_params(CONFIG))
     chex.assert_trees_all_equal_shapes(params, abstract_parameters(DecoderOnly(config)))
-    scanned = jit(DecoderOnly(config).apply)({"params": params}, tokens)
+    scanned = jax.jit(DecoderOnly(config).apply)({"params": params}, tokens)
     np.testing.assert_allclose(scanned, logits(tokens), atol=2e-5)
 
 
-def test_dropout_needs_a_key_and_changes_the_logits(jit, logits):
+def test_dropout_needs_a_key_and_changes_the_logits(logits):
     tokens = np.array([[3, 1, 4]])
     apply = functools.partial(
         DecoderOnly(CONFIG).apply, {"params": make_params(CONFIG)}, deterministic=False
     )
-    one, other = (jit(apply)(tokens, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1))
+    one, other = (jax.jit(apply)(tokens, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1))
     assert np.abs(one - other).max() > 1e-3
     assert np.abs(one - logits(tokens)).max() > 1e-3
 

@@ -31,9 +31,9 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_are_the_formulas(jit, make_tiny, pairs, variant):
+def test_logits_are_the_formulas(make_tiny, pairs, variant):
     config, model, params = make_tiny(**VARIANTS[variant])
-    logits = jit(model.apply)({"params": params}, *pairs[:3])
+    logits = jax.jit(model.apply)({"params": params}, *pairs[:3])
     assert logits.dtype == jnp.float32
     assert logits.shape == (*pairs.target.shape, config.target_vocab_size)
     lengths = zip(pairs.source_lengths, pairs.target_lengths, strict=True)
@@ -44,7 +44,7 @@ def test_logits_are_the_formulas(jit, make_tiny, pairs, variant):
         np.testing.assert_allclose(logits[b, :target_length], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_logits_do_not_depend_on_later_target_tokens(jit, tiny):
+def test_logits_do_not_depend_on_later_target_tokens(tiny):
     # One id a position, and no table but the decoder's input: a row of it is a position.
     source, target = jnp.array([[3, 1, 4]]), jnp.array([[2, 7, 1, 8, 5]])
     length = target.shape[1]
@@ -55,7 +55,7 @@ def test_logits_do_not_depend_on_later_target_tokens(jit, tiny):
         return (tiny.model.apply({"params": params}, source, target) @ weights)[0]
 
     table = jnp.asarray(tiny.params["target_embedding"]["embedding"])
-    jacobian = jit(jax.jacrev(projected_logits))(table)[:, target[0]]
+    jacobian = jax.jit(jax.jacrev(projected_logits))(table)[:, target[0]]
     influence = np.abs(jacobian).max(-1)
     for t in range(length):
         np.testing.assert_array_equal(influence[t, t + 1 :], 0.0)
@@ -113,7 +113,7 @@ def test_padding_of_packed_rows_is_finite(logits, packed):
     assert bool(jnp.isfinite(logits(source, target, **options)).all())
 
 
-def test_gradients_are_finite_where_a_query_attends_nowhere(jit, tiny, packed):
+def test_gradients_are_finite_where_a_query_attends_nowhere(tiny, packed):
     source, target, options, _ = packed
     is_label = (options["target_segment_ids"] > 0)[..., None]
 
@@ -121,7 +121,7 @@ def test_gradients_are_finite_where_a_query_attends_nowhere(jit, tiny, packed):
         logits = tiny.model.apply({"params": params}, source, target, **options)
         return jnp.where(is_label, jax.nn.log_softmax(logits), 0.0).sum()
 
-    chex.assert_tree_all_finite(jit(jax.grad(loss))(tiny.params))
+    chex.assert_tree_all_finite(jax.jit(jax.grad(loss))(tiny.params))
 
 
 def test_padding_does_not_matter(logits, pairs):
@@ -165,9 +165,9 @@ def test_encode_then_decode_is_the_whole(tiny, logits, pairs):
     np.testing.assert_allclose(decoded, logits(*pairs[:3]), atol=2e-5)
 
 
-def test_bfloat16_is_close_and_its_logits_float32(jit, make_tiny, logits, pairs):
+def test_bfloat16_is_close_and_its_logits_float32(make_tiny, logits, pairs):
     low = make_tiny(compute_dtype="bfloat16")
-    actual = jit(low.model.apply)({"params": low.params}, *pairs[:3])
+    actual = jax.jit(low.model.apply)({"params": low.params}, *pairs[:3])
     expected = logits(*pairs[:3])
     assert actual.dtype == jnp.float32
     assert float(jnp.abs(actual - expected).max()) < 0.1 * float(expected.std())
@@ -182,11 +182,11 @@ def test_parameters_are_float32_in_every_dtype(make_tiny, scan_layers):
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
-def test_dropout_follows_its_key_and_needs_one_trace(jit, make_tiny, pairs):
+def test_dropout_follows_its_key_and_needs_one_trace(make_tiny, pairs):
     chex.clear_trace_counter()
     tiny = make_tiny(dropout_rate=0.2, attention_dropout_rate=0.3, feed_forward_dropout_rate=0.4)
 
-    @jit
+    @jax.jit
     @chex.assert_max_traces(n=1)
     def logits(params, key, *batch):
         return tiny.model.apply(

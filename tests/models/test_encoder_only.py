@@ -49,9 +49,9 @@ def make_params(config):
 
 
 @pytest.fixture(scope="module")
-def states(jit):
+def states():
     """The compiled encoder, without a head."""
-    return jit(functools.partial(EncoderOnly(CONFIG).apply, {"params": make_params(CONFIG)}))
+    return jax.jit(functools.partial(EncoderOnly(CONFIG).apply, {"params": make_params(CONFIG)}))
 
 
 def test_padding_changes_nothing(states):
@@ -83,10 +83,10 @@ def test_token_types_are_added_and_the_first_is_the_default(states):
     assert np.abs(states(TOKENS, token_types=types) - states(TOKENS)).min(axis=(0, 1)).max() > 1e-3
 
 
-def test_masked_lm_scores_transformed_states_against_the_table(jit):
+def test_masked_lm_scores_transformed_states_against_the_table():
     params = make_params(MASKED_LM)
     model = EncoderOnly(MASKED_LM)
-    logits = jit(functools.partial(model.apply, {"params": params}))(TOKENS)
+    logits = jax.jit(functools.partial(model.apply, {"params": params}))(TOKENS)
     assert logits.shape == (B, S, V)
     assert logits.dtype == jnp.float32
     states = model.apply({"params": params}, TOKENS, method="encode")
@@ -101,12 +101,12 @@ def test_masked_lm_scores_transformed_states_against_the_table(jit):
 
 
 @pytest.mark.parametrize("pooler", ["tanh", "relu"])
-def test_a_text_is_classified_by_its_pooled_first_state(jit, pooler):
+def test_a_text_is_classified_by_its_pooled_first_state(pooler):
     config = dataclasses.replace(
         CONFIG, head="sequence_classification", pooler=pooler, num_labels=LABELS
     )
     params, model = make_params(config), EncoderOnly(config)
-    logits = jit(functools.partial(model.apply, {"params": params}))(TOKENS)
+    logits = jax.jit(functools.partial(model.apply, {"params": params}))(TOKENS)
     states = model.apply({"params": params}, TOKENS, method="encode")
     activate = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}[pooler]
     pooled = activate(states[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
@@ -117,10 +117,10 @@ def test_a_text_is_classified_by_its_pooled_first_state(jit, pooler):
         model.apply({"params": params}, TOKENS, segment_ids=jnp.ones((B, S), int))
 
 
-def test_each_token_is_classified_by_its_state(jit):
+def test_each_token_is_classified_by_its_state():
     config = dataclasses.replace(CONFIG, head="token_classification", num_labels=LABELS)
     params, model = make_params(config), EncoderOnly(config)
-    logits = jit(functools.partial(model.apply, {"params": params}))(TOKENS)
+    logits = jax.jit(functools.partial(model.apply, {"params": params}))(TOKENS)
     states = model.apply({"params": params}, TOKENS, method="encode")
     expected = states @ params["classifier"]["kernel"] + params["classifier"]["bias"]
     assert logits.shape == (B, S, LABELS)

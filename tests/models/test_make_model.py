@@ -43,12 +43,12 @@ def test_a_decoder_alone_has_no_parameters_of_a_source():
 
 @pytest.mark.parametrize("config", [ENCODER_DECODER, DECODER_ONLY])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_parameters_have_the_dtype_asked_for(jit, config, dtype):
+def test_parameters_have_the_dtype_asked_for(config, dtype):
     full = make_model(config)
     low = make_model(dataclasses.replace(config, param_dtype=dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_parameters(low))} == {jnp.dtype(dtype)}
     key = jax.random.key(0)
-    expected = jit(lambda: init_parameters(full, key))()
-    actual = jit(lambda: init_parameters(low, key))()
+    expected = jax.jit(lambda: init_parameters(full, key))()
+    actual = jax.jit(lambda: init_parameters(low, key))()
     for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert jnp.array_equal(ours, theirs.astype(dtype))

@@ -58,7 +58,7 @@ FAMILIES = {
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def decoder(request, jit):
+def decoder(request):
     """A model and its parameters, its compiled step and its compiled full forward pass."""
     model = DecoderOnly(dataclasses.replace(CONFIG, **FAMILIES[request.param]))
     rng = np.random.default_rng(0)
@@ -68,8 +68,8 @@ def decoder(request, jit):
         ),
         abstract_parameters(model),
     )
-    step = jit(lambda *args: model.apply({"params": params}, *args, method="decode_step"))
-    return model, params, step, jit(lambda tokens: model.apply({"params": params}, tokens))
+    step = jax.jit(lambda *args: model.apply({"params": params}, *args, method="decode_step"))
+    return model, params, step, jax.jit(lambda tokens: model.apply({"params": params}, tokens))
 
 
 def start(decoder, prompts, mask, **options):

@@ -17,7 +17,7 @@ def looped(make_tiny):
 
 
 @pytest.fixture(scope="module")
-def forward_and_gradient(jit, pairs):
+def forward_and_gradient(pairs):
     """Return a function of a model and its parameters: its logits and the gradient of a loss."""
 
     def forward_and_gradient(model, params):
@@ -25,7 +25,7 @@ def forward_and_gradient(jit, pairs):
             logits = model.apply({"params": params}, *pairs[:3])
             return jax.nn.log_softmax(logits)[..., 3].sum(), logits
 
-        (_, logits), gradient = jit(jax.value_and_grad(loss, has_aux=True))(params)
+        (_, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
         return logits, gradient
 
     return forward_and_gradient
@@ -88,7 +88,7 @@ def test_stacked_layers_start_different(make_tiny):
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_every_layer_drops_with_a_mask_of_its_own(jit, make_tiny, scan_layers, remat):
+def test_every_layer_drops_with_a_mask_of_its_own(make_tiny, scan_layers, remat):
     config = make_tiny(
         scan_layers=scan_layers,
         remat=remat,
@@ -115,7 +115,7 @@ def test_every_layer_drops_with_a_mask_of_its_own(jit, make_tiny, scan_layers, r
         ),
         shapes,
     )
-    outputs = jit(
+    outputs = jax.jit(
         lambda key: encoder.apply(
             {"params": params},
             states,

@@ -34,7 +34,6 @@ def value_and_gradients(attend, qkv):
 
     function = jax.jit(
         jax.value_and_grad(weighted_sum, argnums=(0, 1, 2), has_aux=True),
-        compiler_options={"xla_backend_optimization_level": "0"},
     )
     (_, outputs), gradients = function(*qkv)
     return outputs, *gradients

@@ -37,7 +37,6 @@ def value_and_gradients(attend, *arrays):
     argnums = tuple(range(len(arrays)))
     function = jax.jit(
         jax.value_and_grad(weighted_sum, argnums=argnums, has_aux=True),
-        compiler_options={"xla_backend_optimization_level": "0"},
     )
     (_, outputs), gradients = function(*arrays)
     return outputs, *gradients

@@ -26,8 +26,6 @@ from flax_transformer.training.program import make_program
 from flax_transformer.training.training_config import TrainingConfig
 
 DEFAULT = ShardingRules()
-# Most of the time is to compile.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 def with_axes(**changes):
@@ -91,8 +89,8 @@ def run_step(name):
     pairs = Batch(tokens, ones, positions, tokens, tokens, ones, positions, tokens)
     batch = place_rows(targets_as_text(pairs), mesh)
     key = jax.random.key(0)
-    state = program.init_state.lower(key).compile(COMPILER_OPTIONS)(key)
-    train_step = program.train_step.lower(state, batch).compile(COMPILER_OPTIONS)
+    state = program.init_state.lower(key).compile()(key)
+    train_step = program.train_step.lower(state, batch).compile()
     state, metrics = train_step(state, batch)
     table = state.params["target_embedding"]["embedding"]
     kernel = state.params["decoder"]["layers_0"]["self_attention"]["query"]["kernel"]

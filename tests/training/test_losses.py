@@ -80,7 +80,6 @@ def value_and_gradients(states, projection, labels, **options):
 
     compute = jax.jit(
         jax.value_and_grad(loss, argnums=(0, 1), has_aux=True),
-        compiler_options={"xla_backend_optimization_level": 0},
     )
     (_, losses), gradients = compute(states, projection)
     return losses, gradients

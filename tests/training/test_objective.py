@@ -32,8 +32,6 @@ ENCODER_DECODER = TransformerConfig(
 DECODER_ONLY = dataclasses.replace(
     ENCODER_DECODER, architecture="decoder_only", num_encoder_layers=0
 )
-# Most of the time is to compile.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +76,7 @@ def compute():
             sums = loss_function(params, batch, dropout_key)
             return sums.loss, sums
 
-        return jit(jax.value_and_grad(loss, has_aux=True))
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     def compute(config, batch, *, dropout_key=None, **options):
         (_, sums), gradients = compiled(config, **options)(make_params(config), batch, dropout_key)
@@ -102,7 +100,7 @@ def test_of_text_the_tokens_that_are_predicted_are_added_up(compute, text, confi
     is_predicted[0, [1, 3]] = is_predicted[1, 2:] = 1
     rows = text._replace(is_predicted=is_predicted)
     sums, _ = compute(config, rows)
-    logits = jit(make_model(config).apply)(
+    logits = jax.jit(make_model(config).apply)(
         {"params": make_params(config)},
         rows.tokens,
         segment_ids=rows.segment_ids,
@@ -124,7 +122,7 @@ def test_of_texts_with_a_class_the_classes_are_added_up(compute, batch):
         pair_ids=is_token - 1,
     )
     sums, gradients = compute(CLASSIFIER, rows)
-    logits = jit(make_model(CLASSIFIER).apply)(
+    logits = jax.jit(make_model(CLASSIFIER).apply)(
         {"params": make_params(CLASSIFIER)}, rows.tokens[:1, :4]
     )
     expected = cross_entropy(logits[:, None], jnp.array([[3]]), label_smoothing=0.1)
@@ -136,7 +134,7 @@ def test_of_texts_with_a_class_the_classes_are_added_up(compute, batch):
 
 def test_of_pairs_the_tokens_of_the_targets_are_added_up(compute, batch):
     sums, _ = compute(ENCODER_DECODER, batch)
-    logits = jit(make_model(ENCODER_DECODER).apply)(
+    logits = jax.jit(make_model(ENCODER_DECODER).apply)(
         {"params": make_params(ENCODER_DECODER)},
         batch.source,
         batch.target,

@@ -37,8 +37,6 @@ CONFIG = TransformerConfig(
     pre_norm=True,
 )
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2, warmup_steps=5), num_steps=100)
-# Most of the time is to compile.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 def program_of(config, sizes, *, rules=ShardingRules(), **training):
@@ -105,7 +103,7 @@ def array_shapes(config, sizes, **options):
     mesh, program = program_of(config, sizes, **options)
     rows = jax.ShapeDtypeStruct((B, T), np.int32, sharding=batch_sharding(mesh))
     lowered = program.train_step.lower(program.abstract_state, TextBatch(*[rows] * 6))
-    text = lowered.compile(COMPILER_OPTIONS).as_text()
+    text = lowered.compile().as_text()
     return {
         tuple(map(int, dims.split(","))) for dims in re.findall(r"\b[a-z]+[0-9]+\[([\d,]+)\]", text)
     }
@@ -165,7 +163,7 @@ def compile_step(compute_dtype, *, is_scaled=False, accumulation_steps=1):
         accumulation_steps=accumulation_steps,
     )
     rows = place_rows(make_batches(1)[0], mesh)
-    return program.train_step.lower(program.abstract_state, rows).compile(COMPILER_OPTIONS)
+    return program.train_step.lower(program.abstract_state, rows).compile()
 
 
 @functools.cache
