@@ -23,6 +23,8 @@ CONTENDERS = (
     "ours-float32",
     "ours-bfloat16",
     "ours-int8",
+    "ours-float32-1x1",
+    "ours-int8-1x1",
     "ctranslate2-float32-1x1",
     "ctranslate2-float32-1x2",
     "ctranslate2-float32-2x1",
@@ -31,7 +33,7 @@ CONTENDERS = (
     "ctranslate2-int8-2x1",
     "transformers-float32",
 )
-"""Of CTranslate2, with the number of streams and of threads of each."""
+"""With the number of streams and of threads of each; ours without take a thread for each core."""
 
 QUIET_LOAD = 0.5
 FEWEST_SENTENCES = 32

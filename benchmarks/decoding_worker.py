@@ -51,14 +51,14 @@ def make_decoder(settings: dict[str, Any], sources: list[list[int]]) -> Decoder:
     library, *options = settings["contender"].split("-")
     directory = Path(settings["directory"])
     if library == "ours":
-        return make_ours(directory / "marian", options[0], settings, sources)
+        return make_ours(directory / "marian", options, settings, sources)
     if library == "ctranslate2":
         return make_ctranslate2(directory / "ctranslate2", options, settings, sources)
     return make_transformers(directory / "marian", settings, sources)
 
 
 def make_ours(
-    directory: Path, precision: str, settings: dict[str, Any], sources: list[list[int]]
+    directory: Path, options: list[str], settings: dict[str, Any], sources: list[list[int]]
 ) -> Decoder:
     """Decode as ``flax_transformer.translate`` does, a stream in a thread."""
     import jax
@@ -68,7 +68,11 @@ def make_ours(
     from flax_transformer.decoding.length_buckets import bucket_length
     from flax_transformer.decoding.prepare import prepare_to_decode
     from flax_transformer.evaluation.batching import make_length_mask, pad_rows
+    from flax_transformer.parallel.threads import limit_threads
 
+    precision, *threads = options
+    if threads:
+        limit_threads(int(threads[0].split("x")[1]))
     model, params, config, _, generation, _ = ft.load_pretrained(directory)
     model, prepared = prepare_to_decode(model, params, precision=precision)
     length, beam_size = settings["length"], settings["beam_size"]

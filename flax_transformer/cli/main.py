@@ -9,9 +9,15 @@ import sys
 from collections.abc import Sequence
 
 from flax_transformer.cli.allocator import restart_with_tuned_allocator
-from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
+from flax_transformer.cli.command_parser import (
+    CommandParser,
+    UsageError,
+    positive_int,
+    suggest,
+)
 from flax_transformer.cli.compile_cache import keep_compiled_programs
 from flax_transformer.cli.exit_status import run_guarded
+from flax_transformer.parallel.threads import limit_threads
 
 PROGRAM = "flax-transformer"
 
@@ -90,4 +96,14 @@ def _run_command(name: str, argv: list[str]) -> int:
         return command.main(argv)
     parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{COMMANDS[name].capitalize()}.")
     command.add_arguments(parser)
-    return command.run(parser.parse(argv))
+    if name in COMPUTING:
+        parser.add_argument(
+            "--threads",
+            metavar="N",
+            type=positive_int,
+            help="threads of the processor that compute (default: one for each core)",
+        )
+    arguments = parser.parse(argv)
+    if name in COMPUTING and arguments.threads is not None:
+        limit_threads(arguments.threads)
+    return command.run(arguments)

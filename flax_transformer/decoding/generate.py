@@ -31,7 +31,6 @@ from flax_transformer.decoding.programs import Task
 from flax_transformer.decoding.row_options import RowOptions, check_padded_tokens
 from flax_transformer.decoding.row_parts import (
     BatchRows,
-    count_cores,
     count_parts,
     search_parts,
     split_rows,
@@ -41,6 +40,7 @@ from flax_transformer.decoding.search import SearchState
 from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
 from flax_transformer.parallel.processes import place_whole
+from flax_transformer.parallel.threads import count_threads
 
 
 def generate(
@@ -115,7 +115,7 @@ def generate(
     def search(rows: BatchRows) -> Hypotheses:
         return run_to_end(job.task, job.params, start(job, rows), rows_may_leave=sharding is None)
 
-    num_parts = count_parts(len(inputs), count_cores()) if _is_on_one_cpu(job) else 1
+    num_parts = count_parts(len(inputs), count_threads()) if _is_on_one_cpu(job) else 1
     if num_parts == 1:
         return search(job.rows)
     return search_parts(search, split_rows(job.rows, num_parts), key=job.task)

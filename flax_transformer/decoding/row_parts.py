@@ -6,7 +6,6 @@ make a part, which is padded to the longest of them.
 """
 
 import concurrent.futures
-import os
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +17,7 @@ from flax_transformer.array_types import Array, Bool, Int
 from flax_transformer.decoding.beam_state import BeamInputs
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.length_buckets import bucket_length
+from flax_transformer.parallel.threads import count_threads
 
 _FEWEST_ROWS = 8
 """Of a part: the products of fewer are too small for one core."""
@@ -85,17 +85,12 @@ def search_parts(
             # Alone: several threads would each compile what the others do.
             found[number] = search(rows)
             _COMPILED.add(program)
-    with concurrent.futures.ThreadPoolExecutor(count_cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(count_threads()) as pool:
         others = [number for number in range(len(parts)) if number not in found]
         found.update(zip(others, pool.map(lambda n: search(parts[n][1]), others), strict=True))
     outputs = [jax.device_get(found[number]) for number in range(len(parts))]
     order = np.argsort(np.concatenate([places for places, _ in parts]))
     return jax.tree.map(lambda *fields: jnp.asarray(np.concatenate(fields)[order]), *outputs)
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _widths(mask: Bool[Array | np.ndarray, "B S"]) -> Int[np.ndarray, " B"]:

@@ -38,6 +38,7 @@ def test_version(capsys, run_main):
         (["translate", "m", "n"], "unknown argument 'n'"),
         (["translate", "m", "--beam-size", "0"], "--beam-size: must be an integer of at least 1"),
         (["translate", "m", "--beam-size", "x"], "--beam-size: must be an integer of at least 1"),
+        (["translate", "m", "--threads", "0"], "--threads: must be an integer of at least 1"),
         (["translate", "m", "--max-length", "0"], "--max-length: must be an integer of at least 1"),
         (["translate", "m", "--length-penalty", "nan"], "--length-penalty: must be a finite"),
         (["translate", "m", "--n-best", "6"], "num_best must lie between 1 and beam_size = 5"),
