@@ -21,6 +21,9 @@ from flax_transformer.data.tfds_builders import (
 )
 from flax_transformer.errors import InputError, one_line
 
+_NUM_KEPT = 1 << 16
+"""Pairs that stay in memory: of sentences some 30 MB."""
+
 
 class RecordRange(NamedTuple):
     """``size`` records of a file, from number ``start``, which follow each other in a split."""
@@ -46,6 +49,7 @@ def locate_record(ranges: Sequence[RecordRange], index: int) -> tuple[str, int]:
 class TfdsSentencePairs(Sequence[SentencePair]):
     """The sentence pairs of one split, decoded when they are asked for.
 
+    Of a small corpus they stay decoded: it is read for its vocabulary and again for its tokens.
     ``examples`` yields one dictionary per index, from language code to text (bytes or str);
     ``ranges`` says where the records lie, if in files.
     """
@@ -64,6 +68,7 @@ class TfdsSentencePairs(Sequence[SentencePair]):
         self._name = name
         self._source_language = source_language
         self._target_language = target_language
+        self._decoded: dict[int, SentencePair] = {}
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -101,6 +106,14 @@ class TfdsSentencePairs(Sequence[SentencePair]):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _pair(self, index: int) -> SentencePair:
+        pair = self._decoded.get(index)
+        if pair is None:
+            pair = self._read_pair(index)
+            if len(self._decoded) < _NUM_KEPT:
+                self._decoded[index] = pair
+        return pair
+
+    def _read_pair(self, index: int) -> SentencePair:
         try:
             example = self._examples[index]
             return SentencePair(

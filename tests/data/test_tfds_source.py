@@ -139,6 +139,21 @@ def test_bytes_and_str_give_the_same_pair() -> None:
     assert pairs[0] == pairs[1] == ("ä b", "ä b")
 
 
+def test_a_pair_is_decoded_once() -> None:
+    read: list[int] = []
+
+    class Examples(list[dict[str, bytes | str]]):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    examples = Examples({"de": f"x{number}", "en": f"y{number}"} for number in range(3))
+    pairs = TfdsSentencePairs(examples, name="x", source_language="de", target_language="en")
+    assert [pairs[index] for index in (2, 0, -1, 2)] == [pairs[2], pairs[0], pairs[2], pairs[2]]
+    assert list(pairs) == pairs[:]
+    assert sorted(read) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     "record", [None, {"de": "x"}, {"de": "x", "en": 3}, {"de": b"\xff", "en": b""}]
 )
@@ -204,7 +219,11 @@ def test_a_damaged_record_is_named_by_file_and_number(
         assert "\n" not in message
 
 
-def test_a_damaged_file_ends_the_batches_with_its_name(damageable: Path) -> None:
+def test_a_damaged_file_ends_the_batches_with_its_name(
+    damageable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a corpus of which not all stays in memory.
+    monkeypatch.setattr("flax_transformer.data.tfds_source._NUM_KEPT", 0)
     shard = middle_shard(damageable)
     content = bytearray(shard.read_bytes())
     pairs = load_sentence_pairs(tiny(damageable), "train")
