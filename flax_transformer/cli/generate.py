@@ -153,14 +153,15 @@ def _load(path: Path) -> _LanguageModel:
 def _make_strategy(
     arguments: argparse.Namespace, language_models: list[_LanguageModel], bad_words: list[str]
 ) -> Strategy:
-    _, _, tokenizer, generation = language_models[0]
+    model, _, tokenizer, generation = language_models[0]
     strategy = make_sampling_strategy(
         arguments,
         max_positions=min(each.model.config.max_positions for each in language_models),
         num_best=num_outputs(arguments),
         processors=make_processors(arguments, tokenizer, bad_words),
     )
-    return constrain(arguments, generation, strategy)
+    vocab_size = model.config.target_vocab_size
+    return constrain(arguments, generation, strategy, vocab_size=vocab_size)
 
 
 def _write_stream(

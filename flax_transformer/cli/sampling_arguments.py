@@ -18,7 +18,7 @@ from flax_transformer.cli.decoding_arguments import (
 )
 from flax_transformer.cli.text_io import read_lines
 from flax_transformer.data.text_tokenizer import TextTokenizer
-from flax_transformer.decoding.logits_processors import LogitsProcessor
+from flax_transformer.decoding.logits_processors import LogitsProcessor, check_in_vocabulary
 from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
 from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.strategies import Strategy
@@ -217,10 +217,19 @@ def read_bad_words(arguments: argparse.Namespace) -> list[str]:
 
 
 def constrain(
-    arguments: argparse.Namespace, generation: GenerationDefaults, strategy: Strategy
+    arguments: argparse.Namespace,
+    generation: GenerationDefaults,
+    strategy: Strategy,
+    *,
+    vocab_size: int,
 ) -> Strategy:
-    """Add what the files of the model ask of a search, less what the options say otherwise."""
+    """Add what the files of the model ask of a search, less what the options say otherwise.
+
+    Raises:
+        InputError: the first token is none of ``vocab_size``.
+    """
     if arguments.forced_first_id is not None:
+        check_in_vocabulary("--forced-first-id", (arguments.forced_first_id,), vocab_size)
         generation = dataclasses.replace(generation, forced_first_id=arguments.forced_first_id)
     return generation.constrain(strategy)
 

@@ -115,7 +115,7 @@ def test_faults_are_one_line(run_main, run_generate, model_directory, tmp_path):
         (run_generate("gato " * 50), 1, "a prompt must be at most max_positions = 40 tokens"),
         (run_generate("a", "--input", "b"), 2, "PROMPT must not be given with --input"),
         (run_generate("a", "--top-k", 2), 2, "--top-k must be given with --sample"),
-        (run_generate("a", "--forced-first-id", 999), 1, "token_id must hold tokens from 0 to 302"),
+        (run_generate("a", "--forced-first-id", 999), 1, "first-id must hold tokens from 0 to 302"),
     ):
         status, _, errors = result
         assert status == expected_status
