@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.beam_search import beam_search
     from flax_transformer.decoding.beam_state import BeamInputs
     from flax_transformer.decoding.beam_strategy import BeamSearch
+    from flax_transformer.decoding.end_tokens import EndTokens
     from flax_transformer.decoding.forced_token import ForcedToken
     from flax_transformer.decoding.generate import generate
     from flax_transformer.decoding.greedy import Greedy, greedy_search
@@ -64,6 +65,7 @@ __all__ = [
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderOnly",
+    "EndTokens",
     "ForcedPrefix",
     "ForcedToken",
     "Greedy",
@@ -114,6 +116,7 @@ _HOMES = {
     "decoding.beam_search": ("beam_search",),
     "decoding.beam_state": ("BeamInputs",),
     "decoding.beam_strategy": ("BeamSearch",),
+    "decoding.end_tokens": ("EndTokens",),
     "decoding.forced_token": ("ForcedToken",),
     "decoding.generate": ("generate",),
     "decoding.greedy": (

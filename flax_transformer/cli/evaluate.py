@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             pretrained.tokenizer,
             sources,
             strategy=pretrained.generation.constrain(
-                make_strategy(arguments, max_positions=pretrained.config.max_positions)
+                make_strategy(arguments, max_positions=pretrained.config.max_positions),
+                eos_id=pretrained.tokenizer.target.eos_id,
             ),
             precision=arguments.precision,
             batch_tokens=arguments.batch_tokens,

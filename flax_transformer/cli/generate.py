@@ -160,8 +160,13 @@ def _make_strategy(
         num_best=num_outputs(arguments),
         processors=make_processors(arguments, tokenizer, bad_words),
     )
-    vocab_size = model.config.target_vocab_size
-    return constrain(arguments, generation, strategy, vocab_size=vocab_size)
+    return constrain(
+        arguments,
+        generation,
+        strategy,
+        eos_id=tokenizer.eos_id,
+        vocab_size=model.config.target_vocab_size,
+    )
 
 
 def _write_stream(

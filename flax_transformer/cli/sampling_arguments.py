@@ -221,6 +221,7 @@ def constrain(
     generation: GenerationDefaults,
     strategy: Strategy,
     *,
+    eos_id: int,
     vocab_size: int,
 ) -> Strategy:
     """Add what the files of the model ask of a search, less what the options say otherwise.
@@ -231,7 +232,7 @@ def constrain(
     if arguments.forced_first_id is not None:
         check_in_vocabulary("--forced-first-id", (arguments.forced_first_id,), vocab_size)
         generation = dataclasses.replace(generation, forced_first_id=arguments.forced_first_id)
-    return generation.constrain(strategy)
+    return generation.constrain(strategy, eos_id=eos_id)
 
 
 def _spellings(text: str, tokenizer: TextTokenizer) -> set[tuple[int, ...]]:

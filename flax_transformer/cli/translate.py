@@ -177,5 +177,10 @@ def _make_strategy(
         num_best=num_outputs(arguments),
         processors=make_processors(arguments, translator.tokenizer.target, bad_words),
     )
-    vocab_size = translator.config.target_vocab_size
-    return constrain(arguments, translator.generation, strategy, vocab_size=vocab_size)
+    return constrain(
+        arguments,
+        translator.generation,
+        strategy,
+        eos_id=translator.tokenizer.target.eos_id,
+        vocab_size=translator.config.target_vocab_size,
+    )

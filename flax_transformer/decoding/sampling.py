@@ -103,7 +103,7 @@ def sample(
 
     Token t of sample w is drawn with a key that depends on the key of its row, w and t alone: not
     on the other rows of the batch, nor on how many samples or steps there are. Scores are the
-    model's log-probabilities, before processors, temperature and filters.
+    model's log-probabilities, before temperature and filters; no processor makes them less.
 
     Args:
         step_fn: maps the last tokens and the cache to logits and the new cache; it is called with
@@ -149,7 +149,9 @@ def make_sampling(
             raise InputError("row_keys must be given to start sampling, got none.")
         filtered = filter_logits(token.allowed, strategy)
         ids = _draw(token.keys, token.position, filtered)
-        scores = _take(token.logits, ids) - log_normalizer(token.logits)
+        of_model = _take(token.logits, ids) - log_normalizer(token.logits)
+        # More than the model's is what a token that is forced, or stands for others, shall count.
+        scores = jnp.maximum(of_model, _take(token.allowed, ids) - token.normalizer)
         # Where nothing is left, what is drawn is not possible.
         return ids, jnp.where(_take(filtered, ids) == -jnp.inf, -jnp.inf, scores)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flax_transformer.decoding.end_tokens import EndTokens
 from flax_transformer.decoding.forced_token import ForcedToken
 from flax_transformer.decoding.logits_processors import LogitsProcessor
 from flax_transformer.decoding.strategies import Strategy
@@ -38,8 +39,7 @@ class GenerationDefaults:
     Attributes:
         bos_id: token that texts begin with.
         start_id: token that the decoder of an encoder–decoder reads first.
-        eos_ids: tokens that end an output; a search here knows one alone, that of the tokenizer or
-            else the first.
+        eos_ids: tokens that end an output.
         pad_id: token that pads.
         forced_first_id: what every output begins with.
         forced_last_id: what an output of the greatest length ends with.
@@ -56,13 +56,24 @@ class GenerationDefaults:
     suppressed_ids: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
 
-    def processors(self, *, max_length: int) -> tuple[LogitsProcessor, ...]:
+    def processors(
+        self, *, max_length: int, eos_id: int | None = None
+    ) -> tuple[LogitsProcessor, ...]:
         """Return what a strategy of this ``max_length`` must apply to keep to the constraints.
+
+        ``eos_id`` is the end token of the search, None for the first of the model's. It stands for
+        the others.
 
         >>> GenerationDefaults(suppressed_ids=(3,), forced_last_id=0).processors(max_length=8)
         (SuppressedTokens(token_ids=(3,)), ForcedToken(token_id=0, place=7))
+        >>> GenerationDefaults(eos_ids=(8, 9)).processors(max_length=8, eos_id=9)
+        (EndTokens(end_id=9, other_ids=(8,)),)
         """
         processors: list[LogitsProcessor] = []
+        end_id = _first(self.eos_ids) if eos_id is None else eos_id
+        other_ids = tuple(each for each in self.eos_ids if each != end_id)
+        if end_id is not None and other_ids:
+            processors.append(EndTokens(end_id, other_ids))
         if self.suppressed_ids:
             processors.append(SuppressedTokens(self.suppressed_ids))
         if self.bad_words:
@@ -73,14 +84,14 @@ class GenerationDefaults:
             processors.append(ForcedToken(self.forced_last_id, max_length - 1))
         return tuple(processors)
 
-    def constrain(self, strategy: Strategy) -> Strategy:
-        """Return the strategy with these constraints after its own.
+    def constrain(self, strategy: Strategy, *, eos_id: int | None = None) -> Strategy:
+        """Return the strategy with these constraints after its own; see :meth:`processors`.
 
         >>> from flax_transformer.decoding.greedy import Greedy
         >>> GenerationDefaults(suppressed_ids=(3,)).constrain(Greedy()).processors
         (SuppressedTokens(token_ids=(3,)),)
         """
-        added = self.processors(max_length=strategy.max_length)
+        added = self.processors(max_length=strategy.max_length, eos_id=eos_id)
         return dataclasses.replace(strategy, processors=(*strategy.processors, *added))
 
 

@@ -91,7 +91,6 @@ def read_tokenizer(
         if description is None:
             _logger.warning("%s says of no token that it ends a text: no tokenizer", directory)
             return None
-        _warn_of_other_ends(directory, description.eos_id, generation.eos_ids)
         return make_public_tokenizer(files, description)
     except InputError as error:
         raise InputError(f"{directory}: {error}") from None
@@ -216,16 +215,6 @@ def _warn_of_unread(directory: Path, files: Mapping[str, bytes]) -> None:
             directory,
             TOKENIZER_FILE,
             ", ".join(unread),
-        )
-
-
-def _warn_of_other_ends(directory: Path, eos_id: int, eos_ids: tuple[int, ...]) -> None:
-    if others := [each for each in eos_ids if each != eos_id]:
-        _logger.warning(
-            "%s: token %d ends an output; tokens that would, too, but do not here: %s",
-            directory,
-            eos_id,
-            ", ".join(map(str, others)),
         )
 
 
