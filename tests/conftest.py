@@ -42,7 +42,7 @@ install_import_hook(
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
 
-_MOST_MAPS = 30_000
+_MOST_MAPS = 12_000
 """Of memory; Linux gives a process 65,530, and XLA does not survive the end of them."""
 
 

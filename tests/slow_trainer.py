@@ -1,5 +1,6 @@
 """A tiny training whose second evaluation does not end: ``slow_trainer.py WORKDIR``."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,8 @@ from tiny_training import make_tiny_task, run_tiny_training
 
 if __name__ == "__main__":
     workdir = Path(sys.argv[1])
+    # A shell lets what it runs in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def give_scores():
         """Give one score, say that the second evaluation has begun, and wait."""
