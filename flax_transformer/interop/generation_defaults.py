@@ -61,19 +61,20 @@ class GenerationDefaults:
     ) -> tuple[LogitsProcessor, ...]:
         """Return what a strategy of this ``max_length`` must apply to keep to the constraints.
 
-        ``eos_id`` is the end token of the search, None for the first of the model's. It stands for
-        the others.
+        ``eos_id`` is the end token of the search, and stands for the others of ``eos_ids``. None
+        leaves those without effect: only the token that the search ends at can stand for them.
 
         >>> GenerationDefaults(suppressed_ids=(3,), forced_last_id=0).processors(max_length=8)
         (SuppressedTokens(token_ids=(3,)), ForcedToken(token_id=0, place=7))
         >>> GenerationDefaults(eos_ids=(8, 9)).processors(max_length=8, eos_id=9)
         (EndTokens(end_id=9, other_ids=(8,)),)
+        >>> GenerationDefaults(eos_ids=(8, 9)).processors(max_length=8)
+        ()
         """
         processors: list[LogitsProcessor] = []
-        end_id = _first(self.eos_ids) if eos_id is None else eos_id
-        other_ids = tuple(each for each in self.eos_ids if each != end_id)
-        if end_id is not None and other_ids:
-            processors.append(EndTokens(end_id, other_ids))
+        other_ids = tuple(each for each in self.eos_ids if each != eos_id)
+        if eos_id is not None and other_ids:
+            processors.append(EndTokens(eos_id, other_ids))
         if self.suppressed_ids:
             processors.append(SuppressedTokens(self.suppressed_ids))
         if self.bad_words:

@@ -2,6 +2,8 @@
 
 import os
 
+from flax_transformer.errors import InputError
+
 _VARIABLE = "NPROC"
 """XLA reads it when JAX first computes."""
 
@@ -12,7 +14,12 @@ def limit_threads(count: int) -> None:
     To be called before JAX first computes; it has no effect after that. Threads that share the
     small products of a single sentence agree on who does what, which can take longer than to
     compute alone.
+
+    Raises:
+        InputError: ``count`` is less than 1.
     """
+    if count < 1:
+        raise InputError(f"count must be at least 1, got {count}.")
     os.environ[_VARIABLE] = str(count)
 
 

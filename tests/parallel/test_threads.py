@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flax_transformer.errors import InputError
 from flax_transformer.parallel.threads import count_threads, limit_threads
 
 _COUNT_XLA_THREADS = """
 import os, sys
+from flax_transformer.errors import InputError
 from flax_transformer.parallel.threads import limit_threads
 limit_threads(int(sys.argv[1]))
 import jax.numpy as jnp
@@ -38,6 +40,11 @@ def test_the_cores_are_counted_as_far_as_the_limit(monkeypatch):
     for limit, expected in ((1, 1), (num_cores, num_cores), (num_cores + 1, num_cores)):
         limit_threads(limit)
         assert count_threads() == expected
+
+
+def test_there_is_at_least_one_thread():
+    with pytest.raises(InputError, match="count must be at least 1, got 0"):
+        limit_threads(0)
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "many"])
