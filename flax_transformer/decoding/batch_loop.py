@@ -9,7 +9,9 @@ from flax_transformer.decoding import programs
 from flax_transformer.decoding.hypotheses import Hypotheses
 from flax_transformer.decoding.prepare import PreparedParameters
 from flax_transformer.decoding.programs import Task
+from flax_transformer.decoding.room import first_room, next_room, slots_to_keep
 from flax_transformer.decoding.search import SearchState
+from flax_transformer.decoding.strategies import reorders_hypotheses
 from flax_transformer.parallel.processes import fetch
 
 _LEAVE_FACTOR = 8
@@ -26,12 +28,14 @@ def run_to_end(
 ) -> Hypotheses:
     """Search until all rows are done or have the maximum length; return their outputs.
 
-    The state grows when its room is used up. With ``rows_may_leave``, rows that are done leave it
-    as soon as the others are few enough for the next smaller batch; what is found for a row does
-    not depend on that.
+    The state grows when its room is used up, and what no hypothesis of a beam attends to any more
+    leaves its cache then. With ``rows_may_leave``, rows that are done leave the state as soon as
+    the others are few enough for the next smaller batch. What is found for a row does not depend
+    on either.
     """
     max_length = task.strategy.max_length
-    room = programs.first_room(max_length)
+    reorders = reorders_hypotheses(task.strategy)
+    room = first_room(max_length)
     places = np.arange(state.is_done.shape[0])
     found: Hypotheses | None = None
     while True:
@@ -39,7 +43,7 @@ def run_to_end(
         smaller = _smaller_size(num_rows) if rows_may_leave else 0
         enough_done = num_rows - smaller
         state, progress = programs.advance(task, params, state, room, enough_done)
-        num_steps, is_done = fetch(progress)
+        num_steps, is_done, num_live = fetch(progress)
         if num_steps == max_length or is_done.all():
             break
         if is_done.sum() >= enough_done:
@@ -48,8 +52,9 @@ def run_to_end(
             state = programs.take_rows(state, rows)
             places = np.where(is_done[rows], _NO_ROW, places[rows])
         if num_steps == room:
-            room = programs.next_room(room, max_length)
-            state = programs.grow(task, state, room)
+            full, room = room, next_room(room, max_length)
+            num_slots = slots_to_keep(full, int(num_live.max())) if reorders else None
+            state = programs.grow(task, state, room, num_more=room - full, num_slots=num_slots)
     hypotheses = programs.collect(task, state)
     if found is None:
         return hypotheses

@@ -28,6 +28,7 @@ from flax_transformer.decoding.prepare import (
     prepare_all,
 )
 from flax_transformer.decoding.programs import Task
+from flax_transformer.decoding.room import first_room
 from flax_transformer.decoding.row_options import RowOptions, check_padded_tokens
 from flax_transformer.decoding.row_parts import (
     BatchRows,
@@ -211,7 +212,7 @@ def prepare_job(
 
 def start(job: Job, rows: BatchRows) -> SearchState:
     """Read the inputs of all or some rows of a job; return the search before its first step."""
-    room = programs.first_room(job.task.strategy.max_length)
+    room = first_room(job.task.strategy.max_length)
     return programs.start(job.task, job.params, rows, job.seed, room)
 
 

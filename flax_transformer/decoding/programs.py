@@ -1,8 +1,7 @@
 """The compiled parts of decoding with a model; between them the host looks at the search.
 
-Each is compiled once for each shape of the search's state, strategy and model. The room of a state
-is 16, 32, 64, 96, … and the maximum length, so that there are few shapes, and a search that ends
-early never pays for a long one.
+Each is compiled once for each shape of the search's state, strategy and model; the shapes are few
+(:mod:`flax_transformer.decoding.room`).
 """
 
 import dataclasses
@@ -27,10 +26,9 @@ from flax_transformer.decoding.strategies import (
     needs_attention,
     num_hypotheses,
 )
+from flax_transformer.models.compact_cache import compact_cache, count_live_slots
 from flax_transformer.models.decoder_cache import DecoderCache, grow_cache
 from flax_transformer.models.decoder_only import DecoderOnly
-
-_FIRST_ROOM = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,34 +58,12 @@ class Progress(NamedTuple):
     Attributes:
         num_steps: tokens that each hypothesis has.
         is_done: rows whose result is certain.
+        num_live: slots of the cache that hypotheses of a row attend to; 0 for rows that are done.
     """
 
     num_steps: Int[Array, ""]
     is_done: Bool[Array, " B"]
-
-
-def first_room(max_length: int) -> int:
-    """Return the room that a search starts with."""
-    return min(_FIRST_ROOM, max_length)
-
-
-def next_room(room: int, max_length: int) -> int:
-    """Return the room that follows: the next of 32, 64, 96, 128, 192, 256, 384, …, or all.
-
-    All, where that is less than a third more.
-
-    >>> rooms = [16]
-    >>> while rooms[-1] < 300:
-    ...     rooms.append(next_room(rooms[-1], 300))
-    >>> rooms
-    [16, 32, 64, 96, 128, 192, 300]
-    >>> next_room(16, 42)
-    42
-    """
-    power = 1 << room.bit_length()  # of two, the next one
-    # Steps as long as the cache is short: each is compiled for itself.
-    following = power * 3 // 4 if room >= 64 and power == 2 * room else power
-    return max_length if 3 * max_length < 4 * following else following
+    num_live: Int[Array, " B"]
 
 
 @functools.partial(jax.jit, static_argnames=("task", "room"))
@@ -135,14 +111,28 @@ def advance(
         limit=limit,
         enough_done=enough_done,
     )
-    return state, Progress(state.num_steps, rows_done(state))
+    is_done = rows_done(state)
+    # The caches of several models have the same hypotheses.
+    num_live = jnp.where(is_done, 0, count_live_slots(state.cache[0]))
+    return state, Progress(state.num_steps, is_done, num_live)
 
 
-@functools.partial(jax.jit, static_argnames=("task", "room"))
-def grow(task: Task, state: SearchState, room: int) -> SearchState:
-    """Make room for ``room`` tokens."""
+@functools.partial(jax.jit, static_argnames=("task", "room", "num_more", "num_slots"))
+def grow(
+    task: Task, state: SearchState, room: int, *, num_more: int, num_slots: int | None = None
+) -> SearchState:
+    """Make room for ``room`` tokens, ``num_more`` more than there was for.
+
+    With ``num_slots``, at least as many as are alive in any row that is not done, a full cache is
+    compacted first; see :func:`.compact_cache`.
+    """
     state = _make_search(task).grow(state, room)
-    return state._replace(cache=tuple(grow_cache(cache, room) for cache in state.cache))
+
+    def grow_one(cache: DecoderCache) -> DecoderCache:
+        kept = cache if num_slots is None else compact_cache(cache, num_slots)
+        return grow_cache(kept, num_more)
+
+    return state._replace(cache=tuple(map(grow_one, state.cache)))
 
 
 @jax.jit

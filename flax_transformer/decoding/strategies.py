@@ -106,6 +106,11 @@ def num_hypotheses(strategy: Strategy) -> int:
             return 1
 
 
+def reorders_hypotheses(strategy: Strategy) -> bool:
+    """Tell whether one hypothesis of a row may take the place of another."""
+    return isinstance(strategy, BeamSearch) and strategy.beam_size > 1
+
+
 def needs_attention(strategy: Strategy) -> bool:
     """Tell whether the search reads the attention to the source."""
     return isinstance(strategy, BeamSearch) and strategy.coverage_penalty > 0.0

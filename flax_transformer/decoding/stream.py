@@ -12,6 +12,7 @@ from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.decoding.model_combinations import AVERAGE, Combination
 from flax_transformer.decoding.prepare import AnyParameters, Models, PreparedParameters
 from flax_transformer.decoding.programs import Task
+from flax_transformer.decoding.room import first_room, next_room
 from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.decoding.search import SearchState
 from flax_transformer.errors import InputError
@@ -88,17 +89,17 @@ def _yield_tokens(
     task: Task, params: tuple[PreparedParameters, ...], state: SearchState, chunk_size: int
 ) -> Iterator[Int[np.ndarray, " B"]]:
     max_length = task.strategy.max_length
-    room = programs.first_room(max_length)
+    room = first_room(max_length)
     num_rows = state.is_done.shape[0]
     num_yielded = 0
     while True:
         limit = min(num_yielded + (chunk_size if num_yielded else 1), room)
         state, progress = programs.advance(task, params, state, limit, num_rows)
-        tokens, (num_steps, is_done) = jax.device_get((state.tokens, progress))
+        tokens, (num_steps, is_done, _) = jax.device_get((state.tokens, progress))
         yield from tokens[:, 0, num_yielded:num_steps].T
         num_yielded = int(num_steps)
         if is_done.all() or num_yielded == max_length:
             return
         if num_yielded == room:
-            room = programs.next_room(room, max_length)
-            state = programs.grow(task, state, room)
+            room = next_room(room, max_length)
+            state = programs.grow(task, state, room, num_more=room - num_yielded)

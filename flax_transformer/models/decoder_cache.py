@@ -8,22 +8,36 @@ from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.errors import InputError
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.nn.kv_cache import KeyValues, grow_key_values, init_key_values
-from flax_transformer.nn.masks import make_ancestry_mask, make_padding_mask
+from flax_transformer.nn.masks import make_ancestry_mask
+
+
+class EarlierTokens(NamedTuple):
+    """The tokens of the first P slots of a cache: a prompt, or what was kept of long hypotheses.
+
+    Attributes:
+        mask: True where a hypothesis attends to a slot.
+        positions: of the tokens in the slots; of no meaning where no hypothesis attends.
+        next_position: of the first token after them.
+    """
+
+    mask: Bool[Array, "B W P"]
+    positions: Int[Array, "B P"]
+    next_position: Int[Array, " B"]
 
 
 class DecoderCache(NamedTuple):
     """The state of a decoder that has read some tokens of W hypotheses for each input.
 
     Attributes:
-        self_attention: keys and values a layer: those of the prompt, P slots that all hypotheses
-            share, then ``T * W`` slots of what the hypotheses read; see
+        self_attention: keys and values a layer: P slots of earlier tokens, each of which several
+            hypotheses may share, then ``T * W`` slots of what each read since; see
             :mod:`flax_transformer.nn.kv_cache`.
         cross_attention: keys and values of the source a layer, computed once a sentence; empty
             without an encoder.
         source_mask: True on the source's tokens; None where all positions are tokens.
-        prompt_mask: True on the prompt's tokens; None without a prompt.
-        ancestry: row of the beam that read each token of each hypothesis.
-        num_tokens: number of tokens read after the prompt, a scalar.
+        earlier: what the first P slots hold; None where there are none.
+        ancestry: row of the beam that read each token of each hypothesis since.
+        num_tokens: number of tokens read since, a scalar.
         cross_weights: attention of the last token read to the source, the mean over the heads of
             the last layer; None where it is not kept.
     """
@@ -31,7 +45,7 @@ class DecoderCache(NamedTuple):
     self_attention: tuple[KeyValues, ...]
     cross_attention: tuple[KeyValues, ...]
     source_mask: Bool[Array, "B S"] | None
-    prompt_mask: Bool[Array, "B P"] | None
+    earlier: EarlierTokens | None
     ancestry: Int[Array, "B W T"]
     num_tokens: Int[Array, ""]
     cross_weights: Float[Array, "B W S"] | None
@@ -79,37 +93,32 @@ def init_self_attention(
 
 def first_slot(cache: DecoderCache) -> Int[Array, ""]:
     """Return the slot of the last token that the first hypothesis read."""
-    num_prompt_slots = 0 if cache.prompt_mask is None else cache.prompt_mask.shape[1]
-    return num_prompt_slots + (cache.num_tokens - 1) * cache.ancestry.shape[1]
+    num_earlier_slots = 0 if cache.earlier is None else cache.earlier.mask.shape[2]
+    return num_earlier_slots + (cache.num_tokens - 1) * cache.ancestry.shape[1]
 
 
 def last_positions(cache: DecoderCache) -> Int[Array, "#B 1"]:
-    """Return the position of the last token that the hypotheses read, counted with the prompt."""
-    own = jnp.full((1, 1), cache.num_tokens - 1)
-    if cache.prompt_mask is None:
-        return own
-    return own + cache.prompt_mask.sum(axis=1, keepdims=True, dtype=jnp.int32)
+    """Return the position of the last token that the hypotheses read."""
+    last = jnp.full((1, 1), cache.num_tokens - 1)
+    return last if cache.earlier is None else last + cache.earlier.next_position[:, None]
 
 
 def slot_positions(cache: DecoderCache) -> Int[Array, "#B slots"]:
     """Return the position of the token that each slot of self-attention holds."""
     beam_size, length = cache.ancestry.shape[1:]
-    own = (jnp.arange(length * beam_size) // beam_size)[None]
-    if cache.prompt_mask is None:
-        return own
-    counts = jnp.cumsum(cache.prompt_mask, axis=1, dtype=jnp.int32)
-    return jnp.concatenate([counts - 1, own + counts[:, -1:]], axis=1)
+    since = (jnp.arange(length * beam_size) // beam_size)[None]
+    if cache.earlier is None:
+        return since
+    since = since + cache.earlier.next_position[:, None]
+    return jnp.concatenate([cache.earlier.positions, since], axis=1)
 
 
 def make_self_mask(cache: DecoderCache) -> Bool[Array, "B 1 W slots"]:
-    """Let each hypothesis attend to the prompt and to what it has read, the last token too."""
-    own = make_ancestry_mask(cache.ancestry, cache.num_tokens - 1)
-    if cache.prompt_mask is None:
-        return own
-    prompt = jnp.broadcast_to(
-        make_padding_mask(cache.prompt_mask), (*own.shape[:3], cache.prompt_mask.shape[1])
-    )
-    return jnp.concatenate([prompt, own], axis=-1)
+    """Let each hypothesis attend to all that it has read, the last token too."""
+    since = make_ancestry_mask(cache.ancestry, cache.num_tokens - 1)
+    if cache.earlier is None:
+        return since
+    return jnp.concatenate([cache.earlier.mask[:, None], since], axis=-1)
 
 
 def mark_overflow(states: Float[Array, "B W D"], cache: DecoderCache) -> Float[Array, "B W D"]:
@@ -117,18 +126,17 @@ def mark_overflow(states: Float[Array, "B W D"], cache: DecoderCache) -> Float[A
     return jnp.where(cache.num_tokens <= cache.ancestry.shape[-1], states, jnp.nan)
 
 
-def grow_cache(cache: DecoderCache, max_length: int) -> DecoderCache:
-    """Make room for ``max_length`` tokens of each hypothesis after the prompt.
+def grow_cache(cache: DecoderCache, num_more: int) -> DecoderCache:
+    """Make room for ``num_more`` more tokens of each hypothesis.
 
     What a step computes does not depend on the room there is, but its cost does.
     """
-    beam_size, length = cache.ancestry.shape[1:]
-    num_steps = max_length - length
     return cache._replace(
         self_attention=tuple(
-            grow_key_values(layer, num_steps * beam_size) for layer in cache.self_attention
+            grow_key_values(layer, num_more * cache.ancestry.shape[1])
+            for layer in cache.self_attention
         ),
-        ancestry=jnp.pad(cache.ancestry, [(0, 0), (0, 0), (0, num_steps)]),
+        ancestry=jnp.pad(cache.ancestry, [(0, 0), (0, 0), (0, num_more)]),
     )
 
 
@@ -138,7 +146,9 @@ def reorder_cache(cache: DecoderCache, parents: Int[Array, "B W"]) -> DecoderCac
     def reorder(rows: Array) -> Array:
         return jnp.take_along_axis(rows, parents[:, :, None], axis=1)
 
+    earlier, cross_weights = cache.earlier, cache.cross_weights
     return cache._replace(
+        earlier=None if earlier is None else earlier._replace(mask=reorder(earlier.mask)),
         ancestry=reorder(cache.ancestry),
-        cross_weights=None if cache.cross_weights is None else reorder(cache.cross_weights),
+        cross_weights=None if cross_weights is None else reorder(cross_weights),
     )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.models.decoder_cache import (
     DecoderCache,
+    EarlierTokens,
     add_step,
     check_can_decode,
     init_self_attention,
@@ -143,7 +144,11 @@ class DecoderOnly(nn.Module):
             self_attention=tuple(map(write_prompt, empty, read)),
             cross_attention=(),
             source_mask=None,
-            prompt_mask=is_read,
+            earlier=EarlierTokens(
+                mask=jnp.broadcast_to(is_read[:, None], (batch_size, beam_size, prompt_length)),
+                positions=positions,
+                next_position=is_read.sum(axis=1, dtype=jnp.int32),
+            ),
             ancestry=jnp.zeros((batch_size, beam_size, max_length), jnp.int32),
             num_tokens=jnp.zeros((), jnp.int32),
             cross_weights=None,

@@ -203,7 +203,7 @@ class EncoderDecoder(nn.Module):
             self_attention=init_self_attention(config, batch_size, max_length * beam_size),
             cross_attention=self.decoder.make_cross_key_values(encoded),
             source_mask=source_mask,
-            prompt_mask=None,
+            earlier=None,
             ancestry=jnp.zeros((batch_size, beam_size, max_length), jnp.int32),
             num_tokens=jnp.zeros((), jnp.int32),
             cross_weights=jnp.zeros((batch_size, beam_size, source_length))

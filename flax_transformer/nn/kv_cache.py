@@ -79,3 +79,16 @@ def grow_key_values(cache: KeyValues, num_slots: int) -> KeyValues:
         jnp.pad(cache.keys, [untouched, untouched, untouched, (0, num_slots)]),
         jnp.pad(cache.values, [untouched, untouched, (0, num_slots), untouched]),
     )
+
+
+def take_key_values(cache: KeyValues, slots: Int[Array, "B P"]) -> KeyValues:
+    """Return the cache of some slots of each row, in the order given.
+
+    >>> cache = init_key_values(1, 1, 2, 3, dtype=jnp.float32)
+    >>> [leaf.shape for leaf in take_key_values(cache, jnp.array([[2, 0]]))]
+    [(1, 1, 2, 2), (1, 1, 2, 2)]
+    """
+    return KeyValues(
+        jnp.take_along_axis(cache.keys, slots[:, None, None, :], axis=3),
+        jnp.take_along_axis(cache.values, slots[:, None, :, None], axis=2),
+    )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flax_transformer.decoding import batch_loop, programs
+from flax_transformer.decoding import batch_loop, programs, room
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
@@ -129,7 +129,7 @@ def test_a_source_without_tokens_gives_something_finite(tiny, sources, hypothese
 def test_the_number_of_programs_does_not_depend_on_the_data(tiny, sources, monkeypatch):
     monkeypatch.setattr(batch_loop, "_LEAVE_FACTOR", 2)
     monkeypatch.setattr(batch_loop, "_FEWEST_ROWS", 2)
-    monkeypatch.setattr(programs, "_FIRST_ROOM", 3)
+    monkeypatch.setattr(room, "_FIRST_ROOM", 3)
     shapes = set()
 
     def recorded_advance(task, params, state, limit, enough_done):
@@ -148,12 +148,15 @@ def test_the_number_of_programs_does_not_depend_on_the_data(tiny, sources, monke
 
 
 @pytest.mark.parametrize("strategy", [GREEDY, BEAM, SAMPLING], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("first_room", [1, 3])
-def test_neither_growth_nor_leaving_rows_change_anything(
-    tiny, sources, hypotheses, strategy, first_room, monkeypatch
+@pytest.mark.parametrize(("first_room", "compacted_room"), [(1, 1), (3, 1), (3, T)])
+def test_neither_growth_nor_leaving_slots_and_rows_change_anything(
+    tiny, sources, hypotheses, strategy, first_room, compacted_room, monkeypatch
 ):
     expected = hypotheses[strategy]
-    monkeypatch.setattr(programs, "_FIRST_ROOM", first_room)
+    monkeypatch.setattr(room, "_FIRST_ROOM", first_room)
+    monkeypatch.setattr(room, "_COMPACTED_ROOM", compacted_room)
+    # Exactly as many slots as are alive: one more would hide that one is missing.
+    monkeypatch.setattr(room, "bucket_length", lambda length, _: length)
     monkeypatch.setattr(batch_loop, "_LEAVE_FACTOR", 2)
     monkeypatch.setattr(batch_loop, "_FEWEST_ROWS", 1)
     assert_same(run(tiny, *sources, strategy), expected)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flax_transformer.decoding import programs
+from flax_transformer.decoding import programs, room
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
@@ -21,7 +21,7 @@ def test_the_tokens_are_those_of_generate(tiny, sources, strategy, chunk_size, m
     arguments = (tiny.model, tiny.params, sources.tokens)
     options = {**OPTIONS, "strategy": strategy, "mask": sources.mask}
     expected = generate(*arguments, **options)
-    monkeypatch.setattr(programs, "_FIRST_ROOM", 3)
+    monkeypatch.setattr(room, "_FIRST_ROOM", 3)
     steps = list(stream(*arguments, **options, chunk_size=chunk_size))
     assert len(steps) == expected.lengths.max()
     np.testing.assert_array_equal(np.stack(steps, axis=1), expected.tokens[:, 0, : len(steps)])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flax_transformer.errors import InputError
-from flax_transformer.models.decoder_cache import reorder_cache
+from flax_transformer.models.compact_cache import compact_cache, count_live_slots
+from flax_transformer.models.decoder_cache import grow_cache, reorder_cache
 
 BEAM_SIZE = 3
 
@@ -81,22 +82,34 @@ def test_every_step_has_the_logits_of_the_full_forward_pass(decoder, pairs):
         np.testing.assert_allclose(logits[:, 0], expected[:, t], atol=2e-5)
 
 
-def test_each_hypothesis_of_a_reordered_beam_attends_to_its_own_path(decoder, pairs):
+@pytest.mark.parametrize("compacted_at", [(), (3,), (2, 4)])
+def test_each_hypothesis_of_a_reordered_beam_attends_to_its_own_path(decoder, pairs, compacted_at):
     tiny, step, full = decoder
     batch_size, num_steps = pairs.target.shape
     rng = np.random.default_rng(2)
-    cache = start(tiny, pairs, BEAM_SIZE, num_steps)
+    cache = start(tiny, pairs, BEAM_SIZE, min(compacted_at, default=num_steps))
     paths = np.zeros((batch_size, BEAM_SIZE, num_steps), int)
     for t in range(num_steps):
         if t:  # Some rows have several heirs, some none, as in a search.
             parents = rng.integers(0, BEAM_SIZE, (batch_size, BEAM_SIZE))
             cache = reorder_cache(cache, jnp.asarray(parents))
             paths = np.take_along_axis(paths, parents[:, :, None], axis=1)
+        if t in compacted_at:
+            cache = grow_cache(compact_exactly(cache), num_steps - t)
         paths[:, :, t] = rng.integers(1, tiny.config.target_vocab_size, paths.shape[:2])
         logits, cache = step(jnp.asarray(paths[:, :, t]), cache)
         for w in range(BEAM_SIZE):
             expected = full(pairs.source, paths[:, w], pairs.source_mask)
             np.testing.assert_allclose(logits[:, w], expected[:, t], atol=2e-5)
+
+
+def compact_exactly(cache):
+    """Leave no more slots than the row that needs most of them."""
+    compacted = compact_cache(cache, int(count_live_slots(cache).max()))
+    before, after = (c.self_attention[0].keys.shape[-1] for c in (cache, compacted))
+    assert after < before
+    np.testing.assert_array_equal(count_live_slots(compacted), count_live_slots(cache))
+    return compacted
 
 
 def test_a_sentence_without_padding_needs_no_mask(decoder, pairs):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.errors import InputError
+from flax_transformer.models.compact_cache import compact_cache, count_live_slots
 from flax_transformer.models.decoder_cache import grow_cache, reorder_cache
 from flax_transformer.models.decoder_only import DecoderOnly
 from flax_transformer.models.parameters import abstract_parameters
@@ -94,17 +95,18 @@ def test_every_step_has_the_logits_of_the_whole_text(decoder, side):
     expected = full(rows)
     for t in range(T):
         if t == 2:
-            cache = grow_cache(cache, T)
+            cache = grow_cache(cache, T - 2)
         places = np.array(LENGTHS) - 1 + t
         logits, cache = step(rows[np.arange(3), places][:, None], cache)
         np.testing.assert_allclose(logits[:, 0], expected[np.arange(3), places], atol=3e-5)
 
 
-def test_hypotheses_share_the_prompt_and_go_their_own_ways(decoder):
+@pytest.mark.parametrize("compacted_at", [None, 2])
+def test_hypotheses_share_the_prompt_and_go_their_own_ways(decoder, compacted_at):
     _, _, step, full = decoder
     rng = np.random.default_rng(2)
     prompts = rng.integers(0, V, (2, P))
-    cache = start(decoder, prompts, None, beam_size=BEAM_SIZE, max_length=T)
+    cache = start(decoder, prompts, None, beam_size=BEAM_SIZE, max_length=compacted_at or T)
     paths = np.repeat(prompts[:, None, :], BEAM_SIZE, axis=1)
     for t in range(T):
         if t:
@@ -113,6 +115,10 @@ def test_hypotheses_share_the_prompt_and_go_their_own_ways(decoder):
             paths = np.take_along_axis(paths, parents[:, :, None], axis=1)
             new = rng.integers(0, V, (2, BEAM_SIZE, 1))
             paths = np.concatenate([paths, new], axis=-1)
+        if t == compacted_at:
+            num_slots = int(count_live_slots(cache).max())
+            assert num_slots < cache.self_attention[0].keys.shape[-1]
+            cache = grow_cache(compact_cache(cache, num_slots), T - t)
         logits, cache = step(jnp.asarray(paths[:, :, -1]), cache)
         padded = np.pad(paths, ((0, 0), (0, 0), (0, P + T - 1 - paths.shape[-1])))
         for w in range(BEAM_SIZE):
