@@ -6,7 +6,10 @@ result has 32 bits, and so the two products of the backward pass would leave tho
 operands of all three products have the dtype asked for.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -17,6 +20,26 @@ from jax.typing import DTypeLike
 from flax_transformer.array_types import Array, Float
 from flax_transformer.nn.quantization import Int8Weights, quantized_einsum
 from flax_transformer.parallel.activation_sharding import is_spread
+
+_WRITES_GRADIENTS: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "writes_gradients", default=False
+)
+
+
+@contextlib.contextmanager
+def written_gradients() -> Iterator[None]:
+    """Let 32-bit products, too, have gradients that are written out, in what is traced within.
+
+    For a weight's gradient, automatic differentiation leaves XLA's CPU backend to copy one operand,
+    and it is the cotangent, which for an output's table is the largest array of a training step.
+    Written out, the smaller operand is copied. Such products have no forward-mode derivatives,
+    which a training step does not need, and others may.
+    """
+    token = _WRITES_GRADIENTS.set(True)
+    try:
+        yield
+    finally:
+        _WRITES_GRADIENTS.reset(token)
 
 
 def einsum(
@@ -46,7 +69,7 @@ def einsum(
     """
     if isinstance(right, Int8Weights):
         return quantized_einsum(equation, left, right).astype(result_dtype)
-    if jnp.dtype(dtype).itemsize == 4:
+    if jnp.dtype(dtype).itemsize == 4 and not _copies_large_operands():
         return jnp.einsum(
             equation,
             left.astype(dtype),
@@ -59,7 +82,12 @@ def einsum(
         left=left.dtype,
         right=right.dtype,
     )
-    return _narrow_einsum(equation, dtypes, left, right)
+    return _written_einsum(equation, dtypes, left, right)
+
+
+def _copies_large_operands() -> bool:
+    """Tell whether automatic differentiation is to be kept from 32-bit products."""
+    return _WRITES_GRADIENTS.get() and jax.default_backend() == "cpu" and not is_spread()
 
 
 class _Dtypes(NamedTuple):
@@ -75,20 +103,20 @@ _Operands: TypeAlias = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _narrow_einsum(
+def _written_einsum(
     equation: str, dtypes: _Dtypes, left: Float[Array, "..."], right: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    return _narrow_einsum_forward(equation, dtypes, left, right)[0]
+    return _written_einsum_forward(equation, dtypes, left, right)[0]
 
 
-def _narrow_einsum_forward(
+def _written_einsum_forward(
     equation: str, dtypes: _Dtypes, left: Float[Array, "..."], right: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], _Operands]:
     operands = left.astype(dtypes.operands), right.astype(dtypes.operands)
     return _multiply(equation, *operands, dtypes.result), operands
 
 
-def _narrow_einsum_backward(
+def _written_einsum_backward(
     equation: str, dtypes: _Dtypes, operands: _Operands, cotangent: Float[Array, "..."]
 ) -> _Operands:
     left, right = operands
@@ -102,7 +130,7 @@ def _narrow_einsum_backward(
     return left_gradient, right_gradient
 
 
-_narrow_einsum.defvjp(_narrow_einsum_forward, _narrow_einsum_backward)
+_written_einsum.defvjp(_written_einsum_forward, _written_einsum_backward)
 
 
 def _multiply(
@@ -170,7 +198,8 @@ def _sum_over_last_axes(
     """Order a product so that its left operand is summed over its last axes, copying it if need be.
 
     XLA's CPU backend multiplies 16-bit numbers fast in this form only. Others are widened to 32
-    bits, at less than half the speed, or not supported at all.
+    bits, at less than half the speed, or not supported at all. Of 32-bit numbers it would copy the
+    left operand itself, however large it is.
     """
     inputs, result = equation.split("->")
     left_axes, right_axes = inputs.split(",")

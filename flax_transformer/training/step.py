@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from flax_transformer.array_types import Array, Float, Int, Key, Parameters
 from flax_transformer.data.batch import AnyBatch
+from flax_transformer.nn.products import written_gradients
 from flax_transformer.parallel.activation_sharding import sharded_activations
 from flax_transformer.parallel.parameter_sharding import parameter_shardings
 from flax_transformer.parallel.sharding_rules import ShardingRules
@@ -111,7 +112,7 @@ def make_train_step(
         return new_state.replace(step=state.step + 1, guard=guard), metrics
 
     def placed_train_step(state: TrainState, batch: AnyBatch) -> tuple[TrainState, StepMetrics]:
-        with sharded_activations(mesh, rules):
+        with sharded_activations(mesh, rules), written_gradients():
             return train_step(state, batch)
 
     return placed_train_step

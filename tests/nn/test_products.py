@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.nn.products import einsum
+from flax_transformer.nn.products import einsum, written_gradients
 
 # Every product of the models, of operands whose sizes are odd and differ.
 SIZES = {"b": 2, "t": 5, "s": 7, "n": 3, "h": 11, "d": 13, "f": 17, "v": 19}
@@ -96,6 +96,49 @@ def test_float32_is_the_plain_product():
     operands = draw_operands("btd,df->btf")
     result, _ = value_and_gradients("btd,df->btf", operands, "float32")
     np.testing.assert_array_equal(result, jax.jit(jnp.matmul)(*operands))
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_written_gradients_are_those_of_automatic_differentiation(equation):
+    operands = draw_operands(equation)
+    expected = jax.tree.leaves(value_and_gradients(equation, operands, "float32"))
+    with written_gradients():
+        actual = jax.tree.leaves(value_and_gradients(equation, operands, "float32"))
+    for array, other in zip(actual, expected, strict=True):
+        assert array.dtype == jnp.float32
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5 * float(other.std()))
+
+
+def test_the_smaller_operand_of_a_gradient_is_copied_where_gradients_are_written():
+    def transposed_sizes():
+        def loss(states, table):
+            product = einsum("btd,vd->btv", states, table, dtype="float32", result_dtype="float32")
+            return jnp.square(product).sum()
+
+        # A function of its own each time: JAX would remember what it has traced.
+        gradient = jax.grad(lambda *operands: loss(*operands), argnums=1)
+        jaxpr = jax.make_jaxpr(gradient)(*draw_operands("btd,vd->btv"))
+        return sorted(
+            equation.invars[0].aval.size
+            for equation in jaxpr.jaxpr.eqns
+            if equation.primitive.name == "transpose"
+        )
+
+    with written_gradients():
+        written = transposed_sizes()
+    # The states, and the gradient of the table itself; never the cotangent.
+    assert max(written) == SIZES["v"] * SIZES["d"] > SIZES["b"] * SIZES["t"] * SIZES["d"]
+    assert SIZES["b"] * SIZES["t"] * SIZES["v"] not in written
+
+
+def test_only_written_gradients_have_no_forward_mode():
+    operands = draw_operands("btd,df->btf")
+
+    def product(left, right):
+        return einsum("btd,df->btf", left, right, dtype="float32", result_dtype="float32")
+
+    _, tangent = jax.jvp(product, operands, operands)
+    np.testing.assert_allclose(tangent, 2 * product(*operands), rtol=1e-5)
 
 
 def test_gradients_within_a_scan_and_over_devices_are_the_same():
