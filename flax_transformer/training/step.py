@@ -88,7 +88,9 @@ def make_train_step(
         )
         # A batch of padding alone has no mean: its gradients are zero, and so shall its loss be.
         num_tokens = jnp.maximum(sums.num_tokens, 1)
-        gradients = jax.tree.map(lambda gradient: gradient / (num_tokens * scale), gradients)
+        # A product: XLA would make an array of quotients, which several passes read, by itself.
+        share = 1.0 / (num_tokens * scale)
+        gradients = jax.tree.map(lambda gradient: gradient * share, gradients)
         shardings = parameter_shardings(params, mesh, rules)
         gradients = jax.lax.with_sharding_constraint(gradients, shardings)
         gradient_norm = optax.global_norm(gradients)

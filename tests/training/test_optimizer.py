@@ -7,6 +7,7 @@ import pytest
 from flax_transformer.errors import InputError
 from flax_transformer.training.optimizer import (
     OptimizerConfig,
+    clip_by_global_norm,
     make_optimizer,
     make_schedule,
     peak_learning_rate,
@@ -49,6 +50,17 @@ def test_a_run_shorter_than_its_warm_up_stays_below_the_peak():
     config = OptimizerConfig(learning_rate=0.5, warmup_steps=10, schedule="cosine")
     rates = make_schedule(config, num_steps=5)(np.arange(5))
     np.testing.assert_allclose(rates, 0.05 * np.arange(1, 6), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 1.0, 70.0])
+def test_clipping_is_that_of_optax(size):
+    direction = {"kernel": jnp.linspace(-1.0, 2.0, 15).reshape(3, 5), "bias": jnp.array([0.7])}
+    gradients = jax.tree.map(lambda leaf: size * leaf / optax.global_norm(direction), direction)
+    ours, theirs = clip_by_global_norm(0.9), optax.clip_by_global_norm(0.9)
+    clipped, _ = ours.update(gradients, ours.init(direction))
+    expected, _ = theirs.update(gradients, theirs.init(direction))
+    for array, other in zip(jax.tree.leaves(clipped), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["inverse_sqrt", "cosine", "constant"])
