@@ -23,6 +23,10 @@ from flax_transformer.training.state import (
 from flax_transformer.training.step import TrainStep, make_train_step
 from flax_transformer.training.training_config import TrainingConfig
 
+_COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+"""Lets moments be updated in place. Otherwise XLA's CPU backend copies each before it writes it,
+since the update of the parameters reads the old one, too."""
+
 
 class TrainingProgram(NamedTuple):
     """The jitted functions of a run, not compiled yet.
@@ -81,6 +85,11 @@ def make_program(
     )
     return TrainingProgram(
         init_state=jax.jit(make_state, out_shardings=shardings),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(shardings, None)),
+        train_step=jax.jit(
+            train_step,
+            donate_argnums=0,
+            out_shardings=(shardings, None),
+            compiler_options=_COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
+        ),
         abstract_state=abstract_state,
     )
