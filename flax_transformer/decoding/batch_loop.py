@@ -12,6 +12,7 @@ from flax_transformer.decoding.programs import Task
 from flax_transformer.decoding.room import first_room, next_room, slots_to_keep
 from flax_transformer.decoding.search import SearchState
 from flax_transformer.decoding.strategies import reorders_hypotheses
+from flax_transformer.models.decoder_cache import count_slots
 from flax_transformer.parallel.processes import fetch
 
 _LEAVE_FACTOR = 8
@@ -30,8 +31,8 @@ def run_to_end(
 
     The state grows when its room is used up, and what no hypothesis of a beam attends to any more
     leaves its cache then. With ``rows_may_leave``, rows that are done leave the state as soon as
-    the others are few enough for the next smaller batch. What is found for a row does not depend
-    on either.
+    the others are few enough for the next smaller batch. But for rounding, what is found for a row
+    does not depend on either.
     """
     max_length = task.strategy.max_length
     reorders = reorders_hypotheses(task.strategy)
@@ -53,8 +54,10 @@ def run_to_end(
             places = np.where(is_done[rows], _NO_ROW, places[rows])
         if num_steps == room:
             full, room = room, next_room(room, max_length)
-            num_slots = slots_to_keep(full, int(num_live.max())) if reorders else None
-            state = programs.grow(task, state, room, num_more=room - full, num_slots=num_slots)
+            kept = None
+            if reorders:
+                kept = slots_to_keep(full, int(num_live.max()), count_slots(state.cache[0]))
+            state = programs.grow(task, state, room, num_more=room - full, num_slots=kept)
     hypotheses = programs.collect(task, state)
     if found is None:
         return hypotheses

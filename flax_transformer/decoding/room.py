@@ -36,16 +36,18 @@ def next_room(room: int, max_length: int) -> int:
     return max_length if 3 * max_length < 4 * following else following
 
 
-def slots_to_keep(room: int, num_live: int) -> int | None:
+def slots_to_keep(room: int, num_live: int, num_slots: int) -> int | None:
     """Return to how many slots to compact a full cache; None to leave it as it is.
 
     Args:
         room: tokens that the cache has room for.
         num_live: slots that a hypothesis attends to, in the row that has most of them.
+        num_slots: slots that there are.
 
-    >>> slots_to_keep(32, 40), slots_to_keep(64, 79), slots_to_keep(64, 100)
-    (None, 96, 128)
+    >>> [slots_to_keep(64, num_live, 256) for num_live in (79, 100, 200)]
+    [96, 128, None]
     """
     if room < _COMPACTED_ROOM:
         return None
-    return bucket_length(num_live, num_live * 2)
+    kept = bucket_length(num_live, num_slots)
+    return kept if kept < num_slots else None

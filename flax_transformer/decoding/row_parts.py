@@ -82,7 +82,8 @@ def search_parts(
     for number, (_, rows) in enumerate(parts):
         program = (key, tuple(leaf.shape for leaf in jax.tree.leaves(rows)))
         if program not in _COMPILED:
-            # Alone: several threads would each compile what the others do.
+            # Alone: several threads would each compile what the others do. (For long outputs they
+            # still may: how many slots a cache keeps depends on what is found.)
             found[number] = search(rows)
             _COMPILED.add(program)
     with concurrent.futures.ThreadPoolExecutor(count_threads()) as pool:

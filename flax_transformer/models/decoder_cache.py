@@ -91,6 +91,11 @@ def init_self_attention(
     return (empty,) * config.num_decoder_layers
 
 
+def count_slots(cache: DecoderCache) -> int:
+    """Return how many slots of self-attention there are."""
+    return cache.self_attention[0].values.shape[2]
+
+
 def first_slot(cache: DecoderCache) -> Int[Array, ""]:
     """Return the slot of the last token that the first hypothesis read."""
     num_earlier_slots = 0 if cache.earlier is None else cache.earlier.mask.shape[2]

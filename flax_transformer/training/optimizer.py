@@ -153,7 +153,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
         factor = jnp.minimum(1.0, max_norm / optax.global_norm(updates))
-        return jax.tree.map(lambda update: update * factor, updates), state
+        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), updates), state
 
     return optax.GradientTransformation(lambda _: optax.EmptyState(), clip)
 

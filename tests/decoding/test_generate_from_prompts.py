@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flax_transformer.decoding import room
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
@@ -100,6 +101,18 @@ def test_a_prompt_does_not_depend_on_its_neighbours_or_its_padding(
         )
         np.testing.assert_array_equal(alone.tokens[0], together.tokens[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-4)
+
+
+def test_dead_slots_and_padding_may_leave_the_cache(language_model, prompts, monkeypatch):
+    strategy = BeamSearch(beam_size=3, num_best=2, max_length=T, early_stopping="never")
+    expected = run(language_model, *prompts, strategy)
+    monkeypatch.setattr(room, "_FIRST_ROOM", 2)
+    monkeypatch.setattr(room, "_COMPACTED_ROOM", 1)
+    # Exactly as many slots as are alive: one more would hide that one is missing.
+    monkeypatch.setattr(room, "bucket_length", lambda length, _: length)
+    compacted = run(language_model, *prompts, strategy)
+    np.testing.assert_array_equal(compacted.tokens, expected.tokens)
+    np.testing.assert_allclose(compacted.scores, expected.scores, atol=1e-4)
 
 
 def test_prompts_may_be_padded_on_the_left(language_model, prompts):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from flax_transformer.decoding import room
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.greedy import Greedy
@@ -76,6 +77,19 @@ def test_neighbours_order_and_padding_do_not_matter(tiny, sources, named_hypothe
     np.testing.assert_allclose(some.scores, together.scores[rows], atol=2e-4)
     np.testing.assert_allclose(some.token_scores, together.token_scores[rows], atol=2e-4)
     assert len(np.unique(together.tokens)) > 3
+
+
+def test_growth_and_dead_slots_of_the_cache_do_not_matter(
+    tiny, sources, named_hypotheses, monkeypatch
+):
+    name, expected = named_hypotheses
+    monkeypatch.setattr(room, "_FIRST_ROOM", 2)
+    monkeypatch.setattr(room, "_COMPACTED_ROOM", 1)
+    # Exactly as many slots as are alive: one more would hide that one is missing.
+    monkeypatch.setattr(room, "bucket_length", lambda length, _: length)
+    grown = run(tiny, name, *sources, np.arange(len(sources.tokens)))
+    np.testing.assert_array_equal(grown.tokens, expected.tokens)
+    np.testing.assert_allclose(grown.scores, expected.scores, atol=2e-4)
 
 
 def test_token_scores_are_those_of_the_same_text(tiny, sources, named_hypotheses):

@@ -27,7 +27,9 @@ def test_of_a_full_cache_as_much_is_kept_as_is_alive_in_a_bounded_number_of_size
     for room in rooms_up_to(300)[2:]:
         sizes = set()
         for num_live in range(room, room * beam_size + 1):
-            num_slots = slots_to_keep(room, num_live)
-            assert num_live <= num_slots < 1.5 * num_live
+            num_slots = slots_to_keep(room, num_live, room * beam_size)
+            if num_slots is not None:
+                assert num_live <= num_slots < min(1.5 * num_live, room * beam_size)
             sizes.add(num_slots)
+        assert None in sizes
         assert len(sizes) <= 2 * beam_size.bit_length()
