@@ -103,7 +103,7 @@ def test_flops_are_those_of_the_jaxpr(experiment, options):
     experiment = with_options(experiment, **options)
     mesh = mesh_of(ONE)
     program, state, batch = make_real_program(experiment, mesh)
-    expected = count_jaxpr_flops(jax.make_jaxpr(program.train_step)(state, batch).jaxpr)
+    expected = count_jaxpr_flops(program.train_step.trace(state, batch).jaxpr.jaxpr)
     assert plan_of(experiment).device_flops == pytest.approx(expected, rel=0.01)
 
 
