@@ -139,6 +139,8 @@ def test_only_written_gradients_have_no_forward_mode():
 
     _, tangent = jax.jvp(product, operands, operands)
     np.testing.assert_allclose(tangent, 2 * product(*operands), rtol=1e-5)
+    with written_gradients(), pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(product, operands, operands)
 
 
 def test_gradients_within_a_scan_and_over_devices_are_the_same():
