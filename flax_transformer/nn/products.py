@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from flax_transformer.array_types import Array, Float
+from flax_transformer.nn.cpu_products import multiply_on_cpu
 from flax_transformer.nn.quantization import Int8Weights, quantized_einsum
 from flax_transformer.parallel.activation_sharding import is_spread
 
@@ -141,77 +141,5 @@ def _multiply(
 ) -> Float[Array, "..."]:
     """Return the product, in the dtype that devices shall add up their parts of it in."""
     if jax.default_backend() == "cpu":
-        if not is_spread():
-            return _multiply_as_they_lie(
-                *_sum_over_last_axes(equation, left, right), result_dtype=result_dtype
-            )
-        equation, left, right = _order_as_result(equation, left, right)
+        return multiply_on_cpu(equation, left, right, result_dtype)
     return jnp.einsum(equation, left, right, preferred_element_type=result_dtype)
-
-
-def _multiply_as_they_lie(
-    equation: str,
-    left: Float[Array, "..."],
-    right: Float[Array, "..."],
-    *,
-    result_dtype: jnp.dtype,
-) -> Float[Array, "..."]:
-    """Make the result with the axes of ``left`` before those of ``right``, and order it then.
-
-    Asked for another order, XLA would swap the operands, and copy the larger one where
-    :func:`_sum_over_last_axes` had chosen the smaller.
-    """
-    inputs, result = equation.split("->")
-    left_axes, right_axes = inputs.split(",")
-    shared = "".join(axis for axis in left_axes if axis in right_axes and axis in result)
-    own = "".join(axis for axis in left_axes if axis not in right_axes)
-    others = "".join(axis for axis in right_axes if axis not in left_axes)
-    made = shared + own + others
-    product = jnp.einsum(f"{inputs}->{made}", left, right, preferred_element_type=result_dtype)
-    if made == result:
-        return product
-    # Without this XLA would fold the transposition into the product again.
-    product = with_layout_constraint(product, Layout(tuple(range(product.ndim))))
-    return product.transpose([made.index(axis) for axis in result])
-
-
-def _order_as_result(
-    equation: str, left: Float[Array, "..."], right: Float[Array, "..."]
-) -> tuple[str, Float[Array, "..."], Float[Array, "..."]]:
-    """Order a product so that the result begins with what the left operand alone has.
-
-    XLA's CPU backend has no product of 16-bit numbers with a 32-bit result for the other order of
-    the gradients of attention. A layout of its liking cannot be asked for where devices share the
-    work: it would not be split over them.
-    """
-    inputs, result = equation.split("->")
-    left_axes, right_axes = inputs.split(",")
-    own = next((axis for axis in result if (axis in left_axes) != (axis in right_axes)), "")
-    if own in right_axes:
-        return f"{right_axes},{left_axes}->{result}", right, left
-    return equation, left, right
-
-
-def _sum_over_last_axes(
-    equation: str, left: Float[Array, "..."], right: Float[Array, "..."]
-) -> tuple[str, Float[Array, "..."], Float[Array, "..."]]:
-    """Order a product so that its left operand is summed over its last axes, copying it if need be.
-
-    XLA's CPU backend multiplies 16-bit numbers fast in this form only. Others are widened to 32
-    bits, at less than half the speed, or not supported at all. Of 32-bit numbers it would copy the
-    left operand itself, however large it is.
-    """
-    inputs, result = equation.split("->")
-    left_axes, right_axes = inputs.split(",")
-    summed = "".join(axis for axis in left_axes if axis not in result)
-    is_ready = left_axes.endswith(summed)
-    if not is_ready and (right_axes.endswith(summed) or right.size < left.size):
-        left, left_axes, right, right_axes = right, right_axes, left, left_axes
-        is_ready = left_axes.endswith(summed)
-    if not is_ready:
-        ordered = "".join(axis for axis in left_axes if axis not in summed) + summed
-        left = left.transpose([left_axes.index(axis) for axis in ordered])
-        # Without this XLA would fold the transposition into the product again.
-        left = with_layout_constraint(left, Layout(tuple(range(left.ndim))))
-        left_axes = ordered
-    return f"{left_axes},{right_axes}->{result}", left, right

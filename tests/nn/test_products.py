@@ -14,6 +14,7 @@ EQUATIONS = (
     "btnh,bsnh->bnts",
     "bnts,bsnh->btnh",
     "btd,vd->btv",
+    "bnts,bnsh->bnth",
     "bd,df->bf",
     "d,df->f",
 )
@@ -109,26 +110,45 @@ def test_written_gradients_are_those_of_automatic_differentiation(equation):
         np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5 * float(other.std()))
 
 
-def test_the_smaller_operand_of_a_gradient_is_copied_where_gradients_are_written():
-    def transposed_sizes():
-        def loss(states, table):
-            product = einsum("btd,vd->btv", states, table, dtype="float32", result_dtype="float32")
-            return jnp.square(product).sum()
+@pytest.mark.parametrize(
+    ("num_tokens", "expected"),
+    [
+        # Of many tokens the states, and the table's gradient; of few the logits' cotangent.
+        (61, [SIZES["v"] * SIZES["d"], 61 * SIZES["d"]]),
+        (3, [3 * SIZES["v"]]),
+    ],
+)
+def test_a_gradient_of_a_table_is_made_in_the_order_that_copies_less(num_tokens, expected):
+    sizes = SIZES | {"b": 1, "t": num_tokens}
 
-        # A function of its own each time: JAX would remember what it has traced.
-        gradient = jax.grad(lambda *operands: loss(*operands), argnums=1)
-        jaxpr = jax.make_jaxpr(gradient)(*draw_operands("btd,vd->btv"))
-        return sorted(
-            equation.invars[0].aval.size
-            for equation in jaxpr.jaxpr.eqns
-            if equation.primitive.name == "transpose"
-        )
+    def loss(states, table):
+        product = einsum("btd,vd->btv", states, table, dtype="float32", result_dtype="float32")
+        return jnp.square(product).sum()
 
     with written_gradients():
-        written = transposed_sizes()
-    # The states, and the gradient of the table itself; never the cotangent.
-    assert max(written) == SIZES["v"] * SIZES["d"] > SIZES["b"] * SIZES["t"] * SIZES["d"]
-    assert SIZES["b"] * SIZES["t"] * SIZES["v"] not in written
+        jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=1))(*draw_operands("btd,vd->btv", sizes))
+    copied = [
+        equation.invars[0].aval.size
+        for equation in jaxpr.jaxpr.eqns
+        if equation.primitive.name == "transpose"
+    ]
+    assert sorted(copied) == expected
+
+
+def test_axes_side_by_side_in_all_arrays_are_one_axis_of_the_product():
+    def loss(inputs, kernel):
+        product = einsum("btd,dnh->btnh", inputs, kernel, dtype="bfloat16", result_dtype="float32")
+        return jnp.square(product).sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(*draw_operands("btd,dnh->btnh"))
+    text = str(jaxpr)
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) == 3
+    # Rows, inputs and outputs: each product is one of two matrices.
+    rows, inputs, outputs = SIZES["b"] * SIZES["t"], SIZES["d"], SIZES["n"] * SIZES["h"]
+    shapes = (rows, outputs), (rows, inputs), (inputs, outputs)
+    for line, shape in zip(products, shapes, strict=True):
+        assert f"f32[{shape[0]},{shape[1]}]" in line
 
 
 def test_only_written_gradients_have_no_forward_mode():
