@@ -32,8 +32,8 @@ def written_gradients() -> Iterator[None]:
 
     For a weight's gradient, automatic differentiation leaves XLA's CPU backend to copy one operand,
     and it is the cotangent, which for an output's table is the largest array of a training step.
-    Written out, the smaller operand is copied. Such products have no forward-mode derivatives,
-    which a training step does not need, and others may.
+    Written out, the gradient is made in the order that copies less. Such products have no
+    forward-mode derivatives, which a training step does not need, and others may.
     """
     token = _WRITES_GRADIENTS.set(True)
     try:
