@@ -4,7 +4,6 @@ import errno
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +21,15 @@ from flax_transformer.checkpoints.damage import find_damaged, join_steps, set_as
 from flax_transformer.checkpoints.directory_lock import lock_directory
 from flax_transformer.checkpoints.manifest import write_manifest
 from flax_transformer.checkpoints.retention import steps_to_keep
+from flax_transformer.checkpoints.unfinished import (
+    list_unfinished,
+    remove_unfinished,
+    unfinished_path,
+)
 from flax_transformer.errors import InputError
 from flax_transformer.parallel.processes import is_first_process
 
 _logger = logging.getLogger(__name__)
-
-_TEMPORARY = f"*{ocp.path.step.TMP_DIR_SUFFIX}"
-"""What matches the directories of saves that are not complete."""
 
 
 class Checkpointer:
@@ -86,7 +87,7 @@ class Checkpointer:
         self._save_attempts = save_attempts if jax.process_count() == 1 else 1
         self._retry_pause = retry_pause
         self._lock = lock_directory(self._directory) if is_first_process() else None
-        self._found_unfinished = any(self._directory.glob(_TEMPORARY))
+        self._found_unfinished = bool(list_unfinished(self._directory))
         self._scores = {step: self.metrics(step).get(best_metric) for step in self.steps()}
         self._last_saved: int | None = None
         logging.getLogger("absl").addFilter(_is_not_orbax_traceback)
@@ -304,8 +305,7 @@ class Checkpointer:
     def _remove_unfinished(self) -> None:
         """Remove what a failed save left, and let the manager see what is there."""
         if jax.process_count() == 1:
-            for path in self._directory.glob(_TEMPORARY):
-                shutil.rmtree(path, ignore_errors=True)
+            remove_unfinished(self._directory)
             self._manager.reload()
 
     def _write_manifest(self) -> None:
@@ -314,7 +314,8 @@ class Checkpointer:
         Orbax calls it in the background, in the first process alone, when all processes have
         written their files and before the directory gets its final name.
         """
-        write_manifest(self._directory / f"{self._last_saved}{ocp.path.step.TMP_DIR_SUFFIX}")
+        assert self._last_saved is not None  # it is called for saves alone
+        write_manifest(unfinished_path(self._directory, self._last_saved))
 
     def _save_error(self, error: Exception) -> InputError:
         others = "There is no other checkpoint"
