@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 _logger = logging.getLogger(__name__)
 
 _SUFFIX = ocp.path.step.TMP_DIR_SUFFIX
+_NUM_QUIET_LOOKS = 5
 
 
 def unfinished_path(directory: Path, step: int) -> Path:
@@ -22,25 +23,27 @@ def list_unfinished(directory: Path) -> list[Path]:
     return list(directory.glob(f"*{_SUFFIX}"))
 
 
-def remove_unfinished(directory: Path, *, quiet: float = 0.05, patience: float = 10.0) -> None:
+def remove_unfinished(directory: Path, *, pause: float = 0.01, patience: float = 10.0) -> None:
     """Remove what failed saves left, until nothing more comes.
 
     A save ends with its first error, while threads of TensorStore may still write other files of
-    it: they fill a directory while it is removed, or make it anew.
+    it: they fill a directory while it is removed, or make it anew. So it is looked for again until
+    nothing was there for several times. Late writes were seen within 0.01 s.
 
     Args:
         directory: that of the checkpoints; no save may be in progress.
-        quiet: seconds for which nothing must come. Late writes were seen within 0.01 s.
+        pause: seconds between two looks.
         patience: seconds after which the rest is left, with a warning; the next start removes it.
     """
-    start = last_seen = time.monotonic()
-    while (now := time.monotonic()) - last_seen < quiet:
-        if left := list_unfinished(directory):
-            if now - start > patience:
-                names = ", ".join(sorted(path.name for path in left))
-                _logger.warning("cannot remove all of %s in %s", names, directory)
-                return
-            for path in left:
-                shutil.rmtree(path, ignore_errors=True)
-            last_seen = time.monotonic()
-        time.sleep(quiet / 10)
+    deadline = time.monotonic() + patience
+    num_quiet = 0
+    while num_quiet < _NUM_QUIET_LOOKS:
+        left = list_unfinished(directory)
+        if left and time.monotonic() > deadline:
+            names = ", ".join(sorted(path.name for path in left))
+            _logger.warning("cannot remove all of %s in %s", names, directory)
+            return
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        num_quiet = 0 if left else num_quiet + 1
+        time.sleep(pause)

@@ -43,7 +43,7 @@ def test_what_threads_still_write_is_removed_too(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write_on, daemon=True)
     writer.start()
-    remove_unfinished(tmp_path, quiet=0.5)
+    remove_unfinished(tmp_path, pause=0.1)
     writer.join(timeout=10)
     assert removals == 7
     assert not list_unfinished(tmp_path)
@@ -54,7 +54,7 @@ def test_what_cannot_be_removed_is_named_once_and_left(
 ) -> None:
     write(unfinished_path(tmp_path, 4), 0)
     monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
-    remove_unfinished(tmp_path, quiet=0.01, patience=0.05)
+    remove_unfinished(tmp_path, pause=0.01, patience=0.05)
     assert [record.getMessage() for record in caplog.records] == [
         f"cannot remove all of 4.orbax-checkpoint-tmp in {tmp_path}"
     ]
