@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flax_transformer.errors import InputError
+from flax_transformer.whole_file import write_file
 
 Attachments: TypeAlias = Mapping[str, str]
 """The content of files, in base64, by their path below the run's work directory."""
@@ -43,7 +44,5 @@ def unpack_files(attachments: Attachments, directory: Path) -> list[str]:
     for name in missing:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(base64.b64decode(attachments[name]))
-        temporary.replace(path)
+        write_file(path, base64.b64decode(attachments[name]))
     return missing

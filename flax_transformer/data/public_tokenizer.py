@@ -13,6 +13,7 @@ from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.data.tokenizer import DESCRIPTION_FILE, TranslationTokenizer
 from flax_transformer.errors import InputError
 from flax_transformer.json_config import config_from_json, read_json_object
+from flax_transformer.whole_file import write_file
 
 _FILES_DIRECTORY = "public"
 
@@ -72,11 +73,11 @@ class PublicTokenizer(TranslationTokenizer):
     description: TokenizerDescription
 
     def save(self, directory: Path) -> None:
-        """Write the files and their description into ``directory``."""
+        """Write the files and their description into ``directory``, each whole or not at all."""
         files = directory / _FILES_DIRECTORY
         files.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
-            (files / name).write_bytes(content)
+            write_file(files / name, content)
         description = {
             _FILES_DIRECTORY: {
                 "description": dataclasses.asdict(self.description),
@@ -86,8 +87,7 @@ class PublicTokenizer(TranslationTokenizer):
                 },
             }
         }
-        text = f"{json.dumps(description, indent=2)}\n"
-        (directory / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+        write_file(directory / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
 
 
 def make_public_tokenizer(

@@ -12,7 +12,7 @@ import json
 import logging
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.data.tokens import ReadTokens, TextTokens
 from flax_transformer.errors import InputError, one_line
 from flax_transformer.json_config import read_json_object
-from flax_transformer.parallel.processes import is_first_process, say, wait_for_all
+from flax_transformer.parallel.processes import is_first_process, say, tell_all
+from flax_transformer.whole_file import replacing, write_file
 
 _LOGGER = logging.getLogger(__name__)
 _RECORDS_FILE = "tokens.array_record"
@@ -40,6 +41,8 @@ _CHUNK_SIZE = 8192
 _NUM_COMPARED_PAIRS = 1000
 _MIN_ANNOUNCED_PAIRS = 100_000
 _SOURCE_LENGTH = struct.Struct("<I")
+_DAMAGE = (RuntimeError, ValueError, struct.error)
+"""What reading a damaged file raises."""
 
 
 def keep_tokens(text: TextTokens, directory: Path) -> ReadTokens:
@@ -54,21 +57,21 @@ def keep_tokens(text: TextTokens, directory: Path) -> ReadTokens:
     """
     if text.is_random:
         raise ValueError("text must have one segmentation, got a tokenizer with regularisation")
-    if not is_first_process():
-        wait_for_all("tokens")
-        return _open(text, directory) or text
-    tokens: ReadTokens = text
-    try:
-        with _locked(directory):
-            tokens = _open_current(text, directory)
-    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
-        _LOGGER.warning(
-            "%s could not keep the tokens, so that text is tokenised in every epoch: %s",
-            directory,
-            one_line(error),
-        )
-    wait_for_all("tokens")
-    return tokens
+    tokens: _KeptTokens | None = None
+    if is_first_process():
+        try:
+            with _locked(directory):
+                tokens = _open_current(text, directory)
+        except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
+            _LOGGER.warning(
+                "%s could not keep the tokens, so that text is tokenised in every epoch: %s",
+                directory,
+                one_line(error),
+            )
+    # What lies there may be of another corpus, unless the first process has seen to it.
+    if not tell_all(tokens is not None):
+        return text
+    return tokens or _open(text, directory) or text
 
 
 def encode_record(pair: TokenizedPair, dtype: np.dtype) -> bytes:
@@ -114,11 +117,8 @@ class _KeptTokens:
         self, pair_ids: Sequence[int], rng: np.random.Generator | None
     ) -> list[TokenizedPair]:
         try:
-            pairs = [
-                decode_record(record, pair_id, self._dtype)
-                for record, pair_id in zip(self._reader.read(pair_ids), pair_ids, strict=True)
-            ]
-        except (RuntimeError, ValueError, struct.error) as error:
+            return self.read(pair_ids)
+        except _DAMAGE as error:
             if not self._warned:
                 _LOGGER.warning(
                     "%s is damaged, so that text is tokenised in its place: %s",
@@ -127,6 +127,11 @@ class _KeptTokens:
                 )
             self._warned = True
             return self._text(pair_ids, rng)
+
+    def read(self, pair_ids: Sequence[int]) -> list[TokenizedPair]:
+        """Return what the file gives, or raise one of ``_DAMAGE``."""
+        records = zip(self._reader.read(pair_ids), pair_ids, strict=True)
+        pairs = [decode_record(record, pair_id, self._dtype) for record, pair_id in records]
         return [pair for pair in pairs if pair.source]
 
 
@@ -151,24 +156,23 @@ def _open_current(text: TextTokens, directory: Path) -> _KeptTokens:
     (directory / _MANIFEST_FILE).unlink(missing_ok=True)
     if len(text.pairs) >= _MIN_ANNOUNCED_PAIRS:
         say(f"tokenising {len(text.pairs):,} sentence pairs, once for all epochs")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         _write_records(text, temporary)
     manifest = {"fingerprint": fingerprint, "sha256": _sha256(path)}
-    with _replacing(directory / _MANIFEST_FILE) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    write_file(directory / _MANIFEST_FILE, json.dumps(manifest, indent=2) + "\n")
     return _KeptTokens(path, text)
 
 
 def _write_records(text: TextTokens, path: Path) -> None:
     """Write a record for each pair, in their order; those of empty pairs hold no ids."""
     dtype = _id_type(text.tokenizer)
-    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-    for start in range(0, len(text.pairs), _CHUNK_SIZE):
-        pair_ids = range(start, min(start + _CHUNK_SIZE, len(text.pairs)))
-        pairs = {pair.pair_id: pair for pair in text(pair_ids, None)}
-        for pair_id in pair_ids:
-            writer.write(encode_record(pairs.get(pair_id, TokenizedPair([], [], pair_id)), dtype))
-    writer.close()
+    with closing(ArrayRecordWriter(str(path), _WRITER_OPTIONS)) as writer:
+        for start in range(0, len(text.pairs), _CHUNK_SIZE):
+            pair_ids = range(start, min(start + _CHUNK_SIZE, len(text.pairs)))
+            pairs = {pair.pair_id: pair for pair in text(pair_ids, None)}
+            for pair_id in pair_ids:
+                pair = pairs.get(pair_id, TokenizedPair([], [], pair_id))
+                writer.write(encode_record(pair, dtype))
 
 
 def _is_whole(directory: Path, fingerprint: str) -> bool:
@@ -186,19 +190,23 @@ def _is_whole(directory: Path, fingerprint: str) -> bool:
     return False
 
 
-def _agree(tokens: ReadTokens, text: TextTokens) -> bool:
+def _agree(tokens: _KeptTokens, text: TextTokens) -> bool:
     """Compare a sample: the code that reads and tokenises text may have changed, too."""
     sample = spread_indices(len(text.pairs), _NUM_COMPARED_PAIRS)
-    return tokens(sample, None) == text(sample, None)
+    try:
+        return tokens.read(sample) == text(sample, None)
+    except _DAMAGE:
+        return False
 
 
 def _fingerprint(text: TextTokens) -> str:
-    """Return a hash of all that the file depends on."""
+    """Return a hash of the corpus, the models and the libraries that split text by them."""
     tokenizer = text.tokenizer
     parts = [
         digest_all_pairs(text.pairs),
         *(hashlib.sha256(side.model).hexdigest() for side in (tokenizer.source, tokenizer.target)),
         version("sentencepiece"),
+        version("tokenizers"),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -212,17 +220,6 @@ def _id_type(tokenizer: TranslationTokenizer) -> np.dtype:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes ``path`` at the end, or goes on an error."""
-    temporary = path.with_name(f"{path.name}.incomplete")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sentencepiece_model import Tokenizer, replace_surrogates
 from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.errors import InputError
+from flax_transformer.whole_file import write_file
 
 # SentencePiece's result depends on the number of threads (sums are rounded in another order), so
 # it is fixed whatever the machine.
@@ -102,9 +102,8 @@ class TranslationTokenizer:
             for name, tokenizer in tokenizers.items()
         }
         for name, tokenizer in tokenizers.items():
-            _write_file(directory / f"{name}.model", tokenizer.model)
-        text = json.dumps(description, indent=2) + "\n"
-        _write_file(directory / DESCRIPTION_FILE, text.encode())
+            write_file(directory / f"{name}.model", tokenizer.model)
+        write_file(directory / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -234,13 +233,3 @@ def _read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} must be a readable file, got: {error.strerror}.") from None
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    """Write under a temporary name and rename, so that no half-written file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

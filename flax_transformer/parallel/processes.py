@@ -38,6 +38,15 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def tell_all(flag: bool) -> bool:
+    """Return the first process's ``flag`` in every process; all of them must call this.
+
+    >>> tell_all(True)
+    True
+    """
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
+
+
 def do_once(action: Callable[[], None], name: str) -> None:
     """Let the first process do something for all, and return when it is done.
 
@@ -56,7 +65,7 @@ def do_once(action: Callable[[], None], name: str) -> None:
         except InputError as caught:
             error = caught
     # All must hear of it, or they would wait for a process that has gone another way.
-    has_failed = bool(multihost_utils.broadcast_one_to_all(np.int32(error is not None)))
+    has_failed = tell_all(error is not None)
     if error is not None:
         raise error
     if has_failed:

@@ -19,6 +19,7 @@ from process_group import finish, start_group
 from tiny_checkpoints import small_disk
 from tiny_corpus import PAIRS, RANDOM_TOKENIZER, TOKENIZER, assert_same, make_batches, make_config
 
+from flax_transformer.data import token_cache
 from flax_transformer.data.rows import TokenizedPair
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.sentencepiece_model import Tokenizer
@@ -280,7 +281,7 @@ def test_a_kill_while_the_file_is_written_leaves_none(tmp_path):
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert list_files(tmp_path) == ["tokens.array_record.incomplete"]
+    assert list_files(tmp_path) == [".tokens.array_record.tmp"]
     text = TextTokens(pairs=PAIRS * 200, tokenizer=TOKENIZER)
     ids = [0, 9000, 61 * 200 - 1]
     assert keep_tokens(text, tmp_path)(ids, None) == text(ids, None)
@@ -317,17 +318,31 @@ print("read", tokenizer.count)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("writable", [True, False])
-def test_the_first_process_makes_the_file_and_all_read_it(tmp_path, writable):
+@pytest.mark.parametrize("fault", [None, "no directory", "no lock on tokens of another corpus"])
+def test_the_first_process_makes_the_file_and_all_read_it(tmp_path, fault):
     directory = tmp_path / "tokens"
-    if not writable:
+    if fault == "no directory":
         directory.touch()
+    elif fault is not None:
+        other = [SentencePair(pair.target, pair.source) for pair in PAIRS]
+        keep_tokens(TextTokens(pairs=other, tokenizer=TOKENIZER), directory)
+        (directory / ".lock").unlink()
+        (directory / ".lock").mkdir()
     ended = finish(*start_group("-c", TWO_PROCESSES, directory, num_devices=1))
     assert [process.status for process in ended] == [0, 0], ended
     counts = [re.findall(r"(?:tokenised|read) (\d+)", process.output) for process in ended]
     num_texts = str(2 * len(PAIRS))
     without = [["0", num_texts]] * 2
-    assert counts == ([[num_texts, num_texts], ["0", "0"]] if writable else without)
+    assert counts == (without if fault else [[num_texts, num_texts], ["0", "0"]])
+
+
+def test_a_file_that_cannot_be_read_is_made_again(tmp_path, monkeypatch, caplog):
+    keep_tokens(TEXT, tmp_path)
+    before = read_files(tmp_path)
+    monkeypatch.setattr(token_cache, "_id_type", lambda tokenizer: np.dtype("<u4"))
+    assert read_all(keep_tokens(TEXT, tmp_path)) == EVERYTHING
+    assert read_files(tmp_path) != before
+    assert not caplog.messages
 
 
 def test_long_corpora_are_announced(tmp_path, capsys, monkeypatch):
