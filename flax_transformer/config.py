@@ -18,6 +18,7 @@ from flax_transformer.parallel.mesh import MeshConfig
 from flax_transformer.parallel.sharding_rules import ShardingRules
 from flax_transformer.training.optimizer import OptimizerConfig
 from flax_transformer.training.training_config import Task, TrainingConfig
+from flax_transformer.whole_file import write_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,25 +131,30 @@ def read_config_file(path: Path) -> ExperimentConfig:
     """Run ``get_config()`` of a Python file.
 
     Raises:
-        InputError: there is no such file, it fails, or it does not give an ExperimentConfig.
+        InputError: there is no such file, it fails, or it does not give an ExperimentConfig with
+            values of the right types.
     """
     if not path.is_file():
         raise InputError(f"--config must be a Python file, got {path}, which is none.")
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config() if callable(get_config) else None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except Exception as error:  # whatever the user's code raises
         raise InputError(f"{path} must run, got {type(error).__name__}: {error}.") from error
     if not isinstance(config, ExperimentConfig):
         raise InputError(f"{path} must define get_config() -> ExperimentConfig.")
-    return config
+    try:
+        values = json.loads(json.dumps(dataclasses.asdict(config)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} must give values that JSON has, got: {error}.") from error
+    return config_from_json(ExperimentConfig, values, str(path))  # with tuples, not lists
 
 
 def save_config(config: ExperimentConfig, path: Path) -> None:
     """Write a config as JSON."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    temporary.replace(path)
+    write_file(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def load_config(path: Path) -> ExperimentConfig:

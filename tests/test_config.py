@@ -182,3 +182,37 @@ def test_what_may_change_exists():
 def test_what_cannot_work_is_refused(make_config, message):
     with pytest.raises(InputError, match=message):
         make_config()
+
+
+TRAINING = """
+from flax_transformer.config import ExperimentConfig
+from flax_transformer.training.training_config import TrainingConfig
+def get_config():
+    return ExperimentConfig(training=TrainingConfig({}))
+"""
+
+
+def test_a_config_file_gives_what_is_saved(tmp_path):
+    """A list in place of a tuple would make the run another one when it is resumed."""
+    path = tmp_path / "config.py"
+    path.write_text(TRAINING.format('frozen=["encoder/"]'))
+    config = read_config_file(path)
+    assert config.training.frozen == ("encoder/",)
+    save_config(config, tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("log_every=1.5", r"config\.py\.training\.log_every must be int, got 1\.5\."),
+        ("log_examples=3", r"config\.py\.training\.log_examples must be bool, got 3\."),
+        ("log_examples={1}", r"config\.py must give values that JSON has, got: .* set "),
+        ("num_steps=0", r"config\.py: training\.num_steps must be at least 1, got 0\.$"),
+    ],
+)
+def test_values_of_wrong_types_are_refused_when_a_config_file_is_read(tmp_path, fields, message):
+    path = tmp_path / "config.py"
+    path.write_text(TRAINING.format(fields))
+    with pytest.raises(InputError, match=message):
+        read_config_file(path)
