@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,19 +56,28 @@ def make_tiny_task(directory: Path, vocab_size: int = 281) -> TinyTask:
     return TinyTask(dataclasses.replace(config, model=model), pairs, tokenizer)
 
 
-class SpoiltBatches(grain.DatasetIterator):
-    """Batches of which some, by their numbers from 1, hold tokens that the model does not know."""
+class FaultyBatches(grain.DatasetIterator):
+    """Batches with faults, by their numbers from 1.
 
-    def __init__(self, parent: grain.DatasetIterator, spoilt: Collection[int]) -> None:
+    Those that are spoilt hold tokens that the model does not know; with another comes a signal.
+    """
+
+    def __init__(
+        self, parent: grain.DatasetIterator, spoilt: Collection[int], signal_at: int | None
+    ) -> None:
         super().__init__(parent)
         self._batches: Iterator[Batch] = parent
         self._numbers = itertools.count(1)
         self._spoilt = spoilt
+        self._signal_at = signal_at
 
     def __next__(self) -> Batch:
         batch = next(self._batches)
-        if next(self._numbers) in self._spoilt:
+        number = next(self._numbers)
+        if number in self._spoilt:
             batch.source[:, 0] = OUTSIDE_THE_TABLE
+        if number == self._signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return batch
 
     def get_state(self) -> dict[str, Any]:
@@ -94,6 +105,7 @@ def run_tiny_training(
     mesh: Mesh | None = None,
     start: Start = Start(),
     spoilt: Collection[int] = (),
+    signal_at: int | None = None,
     export: Callable[[Parameters], None] = lambda params: None,
     **changes: Any,
 ) -> Outcome:
@@ -115,7 +127,7 @@ def run_tiny_training(
         EncoderDecoder(task.config.model),
         make_optimizer(optimizer, num_steps=training.num_steps),
         make_schedule(optimizer, num_steps=training.num_steps),
-        SpoiltBatches(batches, spoilt) if spoilt else batches,
+        FaultyBatches(batches, spoilt, signal_at) if spoilt or signal_at else batches,
         config=training,
         mesh=make_mesh(MeshConfig(), jax.devices()[:1]) if mesh is None else mesh,
         workdir=workdir,

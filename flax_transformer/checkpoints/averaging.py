@@ -1,13 +1,11 @@
 """The average of several sets of parameters."""
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import jax
 import numpy as np
 
 from flax_transformer.array_types import Parameters
-from flax_transformer.checkpoints.reader import restore_parameters
 from flax_transformer.errors import InputError
 from flax_transformer.tree_paths import describe_differences, flatten_tree, shorten
 
@@ -40,10 +38,3 @@ def average_parameters(trees: Iterable[Parameters]) -> Parameters:
         total = jax.tree.map(lambda sum_, leaf: sum_ + np.asarray(leaf, np.float64), total, tree)
         count += 1
     return jax.tree.map(lambda sum_, leaf: (sum_ / count).astype(leaf.dtype), total, first)
-
-
-def average_checkpoints(directory: Path, steps: Sequence[int], *, like: Parameters) -> Parameters:
-    """Average the parameters of several checkpoints in ``directory``; see average_parameters."""
-    return average_parameters(
-        restore_parameters(directory / str(step), like=like) for step in steps
-    )

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -53,7 +52,8 @@ class Checkpointer:
         keep_last: number of latest checkpoints to keep.
         keep_best: number of checkpoints with the highest `best_metric` to keep besides. A missing
             or NaN score never displaces a checkpoint that has one.
-        best_metric: name of the metric that ranks the checkpoints.
+        best_metric: name of the metric that ranks the checkpoints. A step that is saved again with
+            its score, after an evaluation, is ranked by it.
         attachments: files that every checkpoint carries.
         save_attempts: how often a save is tried before it fails for good, at least 1.
         retry_pause: seconds between the first attempt and the second; doubles with each.
@@ -88,7 +88,7 @@ class Checkpointer:
         self._retry_pause = retry_pause
         self._lock = lock_directory(self._directory) if is_first_process() else None
         self._found_unfinished = bool(list_unfinished(self._directory))
-        self._scores = {step: self.metrics(step).get(best_metric) for step in self.steps()}
+        self._scores = self._read_scores()
         self._last_saved: int | None = None
         logging.getLogger("absl").addFilter(_is_not_orbax_traceback)
         self._manager = ocp.CheckpointManager(
@@ -164,6 +164,13 @@ class Checkpointer:
     def metrics(self, step: int) -> dict[str, float]:
         """Return the metrics saved with a checkpoint; empty if there are none."""
         return reader.read_metrics(self._directory / str(step))
+
+    def forget_scores(self) -> None:
+        """Rank the checkpoints there are as ones without a score.
+
+        For good, once the next checkpoint is saved.
+        """
+        self._scores = dict.fromkeys(self.steps())
 
     def restore(self, step: int, *, like: Any, batches: grain.DatasetIterator | None) -> Any:
         """Restore the state of one step; see :func:`.reader.restore_state`."""
@@ -253,10 +260,9 @@ class Checkpointer:
         items = {
             contents.STATE_ITEM: ocp.args.PyTreeSave(state),
             contents.BATCHES_ITEM: grain.checkpoint.CheckpointSave(batches),
-            contents.METRICS_ITEM: ocp.args.JsonSave(
-                {name: float(v) if math.isfinite(v) else None for name, v in metrics.items()}
-            ),
+            contents.METRICS_ITEM: ocp.args.JsonSave(contents.encode_numbers(metrics)),
             contents.ATTACHMENTS_ITEM: ocp.args.JsonSave(self._attachments),
+            contents.RANKING_ITEM: ocp.args.JsonSave(self._ranking()),
             contents.ABOUT_ITEM: ocp.args.JsonSave(contents.describe_writer()),
         }
         try:
@@ -264,6 +270,25 @@ class Checkpointer:
         except Exception as error:  # the file system's errors have no common class here
             return error
         return None
+
+    def _read_scores(self) -> dict[int, float | None]:
+        """Return the score that each checkpoint has in the ranking of the latest, or its own.
+
+        A checkpoint does not know a score that was measured after it was saved; the next one does.
+        """
+        steps = self.steps()
+        ranking = contents.read_json_item(
+            self._directory / str(max(steps, default=0)), contents.RANKING_ITEM
+        )
+        return {
+            step: ranking[str(step)]
+            if str(step) in ranking
+            else self.metrics(step).get(self._best_metric)
+            for step in steps
+        }
+
+    def _ranking(self) -> dict[str, float | None]:
+        return contents.encode_numbers({str(step): self._scores.get(step) for step in self.steps()})
 
     def _outcome(self) -> Exception | None:
         """Wait for the save in flight; return the error that it ended in, once."""

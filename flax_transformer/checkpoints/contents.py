@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ STATE_ITEM = "state"
 BATCHES_ITEM = "batches"
 METRICS_ITEM = "scores"
 ATTACHMENTS_ITEM = "files"
+RANKING_ITEM = "ranking"
 ABOUT_ITEM = "about"
 
 FORMAT = 2
@@ -24,6 +27,18 @@ can tell a damaged checkpoint from one of another version. Checkpoints of format
 def describe_writer() -> dict[str, int | str]:
     """Return what the item ``about`` holds: the format and the version of this package."""
     return {"format": FORMAT, "flax_transformer": _version()}
+
+
+def encode_numbers(numbers: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return numbers as JSON has them: None for those that are not finite.
+
+    >>> encode_numbers({"loss": 2, "dev_bleu": math.nan})
+    {'loss': 2.0, 'dev_bleu': None}
+    """
+    return {
+        name: float(number) if number is not None and math.isfinite(number) else None
+        for name, number in numbers.items()
+    }
 
 
 def check_format(step_directory: Path) -> None:

@@ -1,8 +1,9 @@
 """Read the checkpoints of a run: one directory per step, each complete in itself.
 
 ``<directory>/<step>/`` holds the items ``state`` (arrays), ``batches`` (the position in the data),
-``scores`` (scores on the dev set), ``files`` (small files of the run) and ``about`` (the format),
-and ``manifest.sha256`` over their files. It restores wherever it has been moved to.
+``scores`` (the metrics of the step), ``ranking`` (the scores of the other checkpoints), ``files``
+(small files of the run) and ``about`` (the format), and ``manifest.sha256`` over their files. It
+restores wherever it has been moved to.
 Reading needs no lock and changes nothing: it is safe while a training process writes.
 """
 
@@ -110,6 +111,7 @@ def describe_error(error: Exception) -> str:
 
 def _restore_tree(step_directory: Path, like: Any, *, verify: bool) -> Any:
     """Restore those leaves of the saved state that `like` names at its top level."""
+    step_directory = step_directory.absolute()  # as Orbax wants it
     abstract = jax.tree.map(_abstract, like)
     expected = flatten_tree(abstract)
     roots = {path.split("/")[0] for path in expected}

@@ -7,6 +7,7 @@ from pathlib import Path
 from flax_transformer.array_types import Parameters
 from flax_transformer.checkpoints.averaging import average_parameters
 from flax_transformer.checkpoints.reader import list_steps, restore_parameters
+from flax_transformer.errors import InputError
 from flax_transformer.experiment.task import Setting
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
 from flax_transformer.models.make_model import Model
@@ -15,13 +16,22 @@ from flax_transformer.parallel.processes import do_once, is_first_process, say
 from flax_transformer.run_layout import CHECKPOINT_DIRECTORY, MODEL_DIRECTORY, RESULTS_FILE
 from flax_transformer.training.lora import LoraConfig, merge_adapters
 from flax_transformer.training.state import abstract_trained_model
+from flax_transformer.whole_file import write_file
 
 
 def choose_on_dev(setting: Setting) -> float:
     """Compare the best checkpoint with the average of the last ones; leave the better one.
 
     Returns its score on dev, measured as that of the test set will be.
+
+    Raises:
+        InputError: no evaluation has given a score.
     """
+    if not (setting.workdir / MODEL_DIRECTORY).is_dir():
+        raise InputError(
+            f"{setting.task.dev_score} must be a number in one evaluation at least, got none, so "
+            f"that no model is chosen. Checkpoints are in {setting.workdir / CHECKPOINT_DIRECTORY}."
+        )
     best = setting.task.choose(setting, _load_chosen(setting))
     directory = setting.workdir / CHECKPOINT_DIRECTORY
     steps = list_steps(directory)[-setting.config.training.average_last :]
@@ -31,7 +41,7 @@ def choose_on_dev(setting: Setting) -> float:
     placed = place_parameters(average, setting.mesh, setting.config.sharding)
     averages = setting.task.choose(setting, placed)
     say(
-        f"{setting.task.dev_score} {best:.4g} (best checkpoint), {averages:.4g} "
+        f"{setting.task.dev_score} {best:.4g} (the best so far), {averages:.4g} "
         f"(average of the last {len(steps)})"
     )
     if averages > best:
@@ -57,7 +67,7 @@ def report_test_scores(setting: Setting, dev_score: float) -> None:
         **setting.task.test(setting, _load_chosen(setting)),
     }
     if is_first_process():
-        (setting.workdir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+        write_file(setting.workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
 
 
 def export_model(setting: Setting, params: Parameters) -> None:

@@ -1,1 +1,1 @@
-"""Losses, optimizers, the training step, checkpoints and the loop."""
+"""Losses, optimizers, the training step and the loop."""

@@ -87,7 +87,8 @@ class DivergenceWatch:
         config = self._config
         if outcome.num_skipped_in_a_row >= config.max_skipped_steps:
             # The last update may have spoilt the parameters: their loss has not been finite.
-            last_good = self._last_update - 1
+            last_update = min(self._last_update, outcome.step - outcome.num_skipped_in_a_row)
+            last_good = last_update - 1
             raise DivergenceError(
                 f"the updates of {outcome.num_skipped_in_a_row} steps in a row were left out: the "
                 f"loss of step {outcome.step} is {outcome.loss}, its gradient norm "

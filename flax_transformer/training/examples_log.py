@@ -1,11 +1,14 @@
 """Which examples of the corpus each step has seen: sentence pairs, texts or pieces of text."""
 
+import itertools
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
+from flax_transformer.parallel.processes import is_first_process
 from flax_transformer.run_layout import EXAMPLES_FILE, SKIPPED_FILE
 from flax_transformer.training.append_file import AppendFile
 from flax_transformer.training.divergence import StepOutcome
@@ -30,14 +33,13 @@ class ExamplesLog:
 
     def __init__(self, workdir: Path, *, start_step: int, every_step: bool) -> None:
         self._every_step = every_step
-        index = jax.process_index()
-        paths = [
-            (workdir / name) if index == 0 else (workdir / name).with_suffix(f".{index}.jsonl")
-            for name in (EXAMPLES_FILE, SKIPPED_FILE)
-        ]
-        for path in paths:
-            drop_later_lines(path, start_step)
-        self._examples, self._skipped = map(AppendFile, paths)
+        examples, self._skipped_path = _name_files(workdir, jax.process_index())
+        drop_later_lines(examples, start_step)
+        drop_later_lines(self._skipped_path, start_step)
+        if is_first_process():
+            for path in _find_files_of_former_processes(workdir):
+                drop_later_lines(path, start_step)
+        self._examples, self._skipped = AppendFile(examples), AppendFile(self._skipped_path)
 
     def write(self, outcome: StepOutcome) -> None:
         """Log a step's examples."""
@@ -54,8 +56,25 @@ class ExamplesLog:
                 outcome.loss,
                 outcome.gradient_norm,
                 len(outcome.pair_ids),
-                SKIPPED_FILE,
+                self._skipped_path.name,
             )
+
+
+def _name_files(workdir: Path, process: int) -> tuple[Path, Path]:
+    """Return the paths of a process's examples, and of those of updates that were left out."""
+    examples, skipped = workdir / EXAMPLES_FILE, workdir / SKIPPED_FILE
+    if process == 0:
+        return examples, skipped
+    return examples.with_suffix(f".{process}.jsonl"), skipped.with_suffix(f".{process}.jsonl")
+
+
+def _find_files_of_former_processes(workdir: Path) -> Iterator[Path]:
+    """Find the files of processes with numbers that this run, of fewer ones, does not have."""
+    for process in itertools.count(jax.process_count()):
+        paths = [path for path in _name_files(workdir, process) if path.exists()]
+        if not paths:
+            return
+        yield from paths
 
 
 def _encode(line: dict[str, object]) -> bytes:

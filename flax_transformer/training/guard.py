@@ -16,13 +16,15 @@ import jax.numpy as jnp
 from flax_transformer.array_types import Array, Bool, Float, Int
 from flax_transformer.errors import InputError
 
+_LARGEST_SCALE = 2.0**24
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossScaleConfig:
     """How the loss is scaled.
 
     Attributes:
-        initial: scale at the start, a power of two; None for no scaling.
+        initial: scale at the start, a power of two up to 2²⁴; None for no scaling.
         growth_interval: updates in a row after which the scale doubles.
     """
 
@@ -32,12 +34,11 @@ class LossScaleConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if self.initial is not None and not (
-            math.isfinite(self.initial)
-            and self.initial >= 1.0
-            and math.frexp(self.initial)[0] == 0.5
+            1.0 <= self.initial <= _LARGEST_SCALE and math.frexp(self.initial)[0] == 0.5
         ):
             raise InputError(
-                f"loss_scale.initial must be a power of two or None, got {self.initial}."
+                "loss_scale.initial must be None or a power of two from 1 to "
+                f"{_LARGEST_SCALE:.0f}, got {self.initial}."
             )
         if self.growth_interval < 1:
             raise InputError(
@@ -84,7 +85,7 @@ def advance_guard(guard: Guard, is_finite: Bool[Array, ""], config: LossScaleCon
     scale, held = guard.loss_scale, guard.num_updates_at_scale + 1
     if config.initial is not None:
         grows = held >= config.growth_interval
-        grown = jnp.where(grows & (scale < 2.0**24), 2.0 * scale, scale)
+        grown = jnp.where(grows & (scale < _LARGEST_SCALE), 2.0 * scale, scale)
         scale = jnp.where(is_finite, grown, jnp.maximum(0.5 * scale, 1.0))
         held = jnp.where(grows | ~is_finite, 0, held)
     can_shrink = guard.loss_scale > 1.0

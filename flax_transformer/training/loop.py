@@ -60,7 +60,8 @@ class Start:
         params: parameters to start from where there is no checkpoint; those that are not among
             them, and all if it is None, are random. Arrays that lie as the rules say are used up,
             not copied: the run writes over them.
-        restart_data: with a checkpoint, begin the data anew all the same.
+        restart_data: with a checkpoint, begin the data anew all the same, and the memory of the
+            best score, of the last evaluations and of the loss with them.
         strict: with a damaged checkpoint, stop instead of going back to an earlier one.
     """
 
@@ -96,7 +97,7 @@ def train(
     """Train from the latest checkpoint in ``workdir``, or from the start, to ``num_steps``.
 
     SIGINT and SIGTERM, to any of the processes, end the run after the current step with a
-    checkpoint.
+    checkpoint; where the update of that step was left out, with those there are.
 
     Args:
         model: the model.
@@ -131,7 +132,10 @@ def train(
             state = _first_state(program, config, start, mesh, rules)
         start_step = int(state.step)
         begin()
-        metrics = checkpointer.metrics(start_step)
+        # Scores and losses on other data are not to be compared with.
+        if start.restart_data:
+            checkpointer.forget_scores()
+        metrics = {} if start.restart_data else checkpointer.metrics(start_step)
         advise = functools.partial(_advise, checkpointer)
         examples = ExamplesLog(workdir, start_step=start_step, every_step=config.log_examples)
         with MetricsLog(
@@ -236,12 +240,12 @@ class _Loop:
                 is_save_due |= is_evaluation_due or step % config.checkpoint_every == 0
                 if is_save_due or is_interrupted:
                     with meter.paused():
-                        if is_interrupted:
-                            self._save(state, batches, {})
                         # Where updates are left out there is nothing new, and good checkpoints
                         # must not give way to what may be spoilt: it is put off.
-                        elif is_last or not meter.is_skipping:
-                            self._save_in_turn(state, batches, evaluate=is_evaluation_due)
+                        if is_last or not meter.is_skipping:
+                            self._save_in_turn(
+                                state, batches, evaluate=is_evaluation_due and not is_interrupted
+                            )
                             is_evaluation_due = is_save_due = False
                 else:
                     self.checkpointer.retry_if_failed(state, batches, metrics=self._memory())
@@ -252,7 +256,8 @@ class _Loop:
             # Once more for a signal since then: what follows training shall not begin after it.
             is_interrupted = agreement.settle(interruption.requested is not None)
         if is_interrupted:
-            say(f"{interruption.requested or 'a signal to another process'}: saved step {step:,}")
+            signal = interruption.requested or "a signal to another process"
+            say(f"{signal}: {_describe_last_save(self.checkpointer.latest_step(), step)}")
             return TrainingResult(state, Ending.INTERRUPTED)
         if step >= config.num_steps:
             return TrainingResult(state, Ending.FINISHED)
@@ -267,7 +272,7 @@ class _Loop:
 
     def _report(self, step: int, meter: StepMeter) -> dict[str, float]:
         report = meter.report()
-        num_updates = step - 1 - report.get("num_skipped", 0.0)
+        num_updates = max(step - 1 - report.get("num_skipped", 0.0), 0.0)
         return report | {"learning_rate": float(self.schedule(num_updates))}
 
     def _save_in_turn(
@@ -300,6 +305,13 @@ class _Loop:
     def _memory(self) -> dict[str, float]:
         """Return what the run must remember beside its state."""
         return self.best.as_metrics() | self.watch.as_metrics()
+
+
+def _describe_last_save(saved: int | None, step: int) -> str:
+    if saved == step:
+        return f"saved step {step:,}"
+    since = "the start" if saved is None else f"step {saved:,}"
+    return f"the last updates were left out, so that nothing is saved since {since}"
 
 
 def _advise(checkpointer: Checkpointer, last_good: int) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from flax_transformer.run_layout import METRICS_FILE, TENSORBOARD_DIRECTORY
 from flax_transformer.training.append_file import AppendFile
+from flax_transformer.whole_file import write_file
 
 
 class MetricsLog:
@@ -128,17 +129,12 @@ def drop_later_lines(path: Path, last_step: int) -> None:
     one move; a file that is missing or cannot be read or replaced is left as it is.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        steps = [_read_step(line) for line in lines]
-        kept = [
-            line
-            for line, step in zip(lines, steps, strict=True)
-            if step is not None and step <= last_step
-        ]
-        if kept != lines:
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            temporary.replace(path)
+        before = path.read_text(encoding="utf-8", errors="replace")
+        lines = [(line, _read_step(line)) for line in before.splitlines()]
+        kept = [line for line, step in lines if step is not None and step <= last_step]
+        text = "".join(f"{line}\n" for line in kept)
+        if text != before:
+            write_file(path, text)
     except OSError:
         return
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from flax_transformer.errors import InputError
 from flax_transformer.tree_paths import join_path
@@ -100,7 +101,7 @@ def make_schedule(config: OptimizerConfig, *, num_steps: int) -> optax.Schedule:
     """
     peak, warmup = config.learning_rate, config.warmup_steps
 
-    def schedule(updates: optax.ScalarOrSchedule) -> jax.Array | np.ndarray:
+    def schedule(updates: ArrayLike) -> jax.Array | np.ndarray:
         # Of a number of the host the rate is computed there: a log line needs no program.
         xp = jnp if isinstance(updates, jax.Array) else np
         step = xp.asarray(updates, xp.float32) + xp.float32(1.0)

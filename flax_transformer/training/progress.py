@@ -136,9 +136,8 @@ class BestScore:
 
     def as_metrics(self) -> dict[str, float]:
         """Return what :meth:`from_metrics` needs, to be stored with a checkpoint."""
-        if self.value == -math.inf:
-            return {}
-        return {BEST_SCORE: self.value, NUM_SINCE_BEST: float(self.num_since)}
+        metrics = {NUM_SINCE_BEST: float(self.num_since)}
+        return metrics if self.value == -math.inf else metrics | {BEST_SCORE: self.value}
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, float]) -> "BestScore":
@@ -147,6 +146,4 @@ class BestScore:
         >>> BestScore.from_metrics(BestScore(30.0, 2).as_metrics()).num_since
         2
         """
-        if BEST_SCORE not in metrics:
-            return cls()
-        return cls(metrics[BEST_SCORE], int(metrics[NUM_SINCE_BEST]))
+        return cls(metrics.get(BEST_SCORE, -math.inf), int(metrics.get(NUM_SINCE_BEST, 0)))

@@ -70,6 +70,16 @@ def test_parameters_alone(tmp_path: Path) -> None:
     assert_same(on_host, state.params)
 
 
+def test_a_relative_directory_restores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_steps(tmp_path / "run", 2)
+    monkeypatch.chdir(tmp_path)
+    state = make_state(2)
+    params = reader.restore_parameters(Path("run/2"), like=state.params)
+    assert_same(params, state.params)
+    restored = reader.restore_state(Path("run/2"), like=make_state(0), batches=make_batches())
+    assert_same(restored, state)
+
+
 def test_a_renamed_directory_restores(tmp_path: Path) -> None:
     save_steps(tmp_path / "old", 2)
     (tmp_path / "old").rename(tmp_path / "new")

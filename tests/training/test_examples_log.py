@@ -70,3 +70,25 @@ def test_steps_that_are_repeated_are_written_once(tmp_path):
     for step in range(4, 8):
         resumed.write(outcome(step))
     assert read_lines(tmp_path / EXAMPLES_FILE) == lines(*range(1, 8))
+
+
+def test_each_process_has_files_of_its_own_and_fewer_processes_drop_lines_of_all(
+    tmp_path, warnings, monkeypatch
+):
+    for process in range(3):
+        monkeypatch.setattr("jax.process_index", lambda process=process: process)
+        monkeypatch.setattr("jax.process_count", lambda: 3)
+        log = ExamplesLog(tmp_path, start_step=0, every_step=True)
+        for step in (1, 2, 3):
+            log.write(outcome(step, loss=math.nan))
+    assert "are named in skipped.jsonl" in warnings.messages[0]
+    assert "are named in skipped.2.jsonl" in warnings.messages[-1]
+    monkeypatch.setattr("jax.process_index", lambda: 0)
+    monkeypatch.setattr("jax.process_count", lambda: 1)
+    ExamplesLog(tmp_path, start_step=2, every_step=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        f"{kind}{process}.jsonl" for kind in ("examples", "skipped") for process in ("", ".1", ".2")
+    }
+    for name in names:
+        assert read_lines(tmp_path / name) == lines(1, 2)

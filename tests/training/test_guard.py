@@ -175,9 +175,14 @@ def test_without_scaling_the_scale_is_1_for_ever():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"initial": 3.0}, "loss_scale.initial must be a power of two or None, got 3.0."),
-        ({"initial": 0.5}, "loss_scale.initial must be a power of two or None, got 0.5."),
-        ({"initial": math.inf}, "loss_scale.initial must be a power of two or None, got inf."),
+        *(
+            (
+                {"initial": scale},
+                "loss_scale.initial must be None or a power of two from 1 to 16777216, got "
+                f"{scale}.",
+            )
+            for scale in (3.0, 0.5, 2.0**25, math.inf)
+        ),
         ({"growth_interval": 0}, "loss_scale.growth_interval must be at least 1, got 0."),
     ],
 )

@@ -230,3 +230,48 @@ def test_a_step_is_compiled_once_for_each_shape_of_batches(
 
     assert count_compilations(16) == len(set(shapes[:16]))
     assert count_compilations(32) == len(set(shapes[16:]))  # a restored state is no other
+
+
+def test_a_signal_while_updates_are_left_out_keeps_the_good_checkpoint(
+    tmp_path, run_training, capsys
+):
+    options = {"checkpoint_every": 2, "eval_every": 4, "keep_last": 1, "average_last": 1}
+    broken = run_training(
+        tmp_path / "broken", spoilt=[3, 4, 5], signal_at=5, num_steps=7, **options
+    )
+    assert broken.result.ending is Ending.INTERRUPTED
+    assert list_steps(tmp_path / "broken" / "checkpoints") == [2]
+    message = "SIGTERM: the last updates were left out, so that nothing is saved since step 2"
+    assert message in capsys.readouterr().out
+    broken = run_training(tmp_path / "broken", scores=[3.0], num_steps=7, **options)
+    unbroken = run_training(tmp_path / "unbroken", scores=[3.0], num_steps=7, **options)
+    chex.assert_trees_all_equal(broken.result.state, unbroken.result.state)
+    assert read_dev_steps(tmp_path / "broken") == read_dev_steps(tmp_path / "unbroken")
+
+
+def test_a_score_that_was_measured_after_the_save_keeps_a_checkpoint(tmp_path, run_training):
+    options = {"checkpoint_every": 99, "eval_every": 2, "keep_last": 1, "average_last": 1}
+    run_training(tmp_path, scores=[30.0], signal_at=4, num_steps=12, **options)
+    assert list_steps(tmp_path / "checkpoints") == [2, 4]
+    run_training(
+        tmp_path, scores=[90.0, 30.0], signal_at=3, num_steps=12, **options
+    )  # step 4, then step 6
+    assert list_steps(tmp_path / "checkpoints") == [4, 7]
+    assert read_dev_steps(tmp_path) == [2, 4, 6]
+    run_training(tmp_path, scores=[30.0] * 3, num_steps=12, **options)
+    assert list_steps(tmp_path / "checkpoints") == [4, 12]
+
+
+def test_data_that_begin_anew_forget_the_scores_on_the_old_ones(tmp_path, run_training):
+    options = {"checkpoint_every": 99, "eval_every": 2, "keep_last": 1, "average_last": 1}
+    early = run_training(tmp_path, scores=[60.0, 10.0], num_steps=9, patience=1, **options)
+    assert early.result.ending is Ending.EARLY
+    assert list_steps(tmp_path / "checkpoints") == [2, 4]
+    other = {"scores": [20.0, 25.0], "start": Start(restart_data=True)}
+    outcome = run_training(tmp_path, num_steps=8, patience=1, **other, **options)
+    assert outcome.result.ending is Ending.FINISHED
+    assert len(outcome.exported) == 2
+    assert list_steps(tmp_path / "checkpoints") == [8]
+    # What was forgotten stays so.
+    run_training(tmp_path, scores=[22.0], num_steps=10, patience=1, **options)
+    assert list_steps(tmp_path / "checkpoints") == [8, 10]

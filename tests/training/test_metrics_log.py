@@ -125,3 +125,10 @@ def test_tensorflow_is_not_imported(tmp_path: Path) -> None:
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+
+def test_a_last_line_without_its_end_does_not_swallow_the_next(tmp_path: Path) -> None:
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n{"step": 2}')
+    with open_log(tmp_path, start_step=2) as log:
+        log.write(3, {"loss": 3.0})
+    assert [line["step"] for line in read_lines(tmp_path)] == [1, 2, 3]

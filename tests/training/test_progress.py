@@ -126,7 +126,9 @@ def test_equal_scores_do_not_count_as_better():
 
 def test_a_checkpoint_remembers_the_best_score():
     best = BestScore()
-    assert BestScore.from_metrics(best.as_metrics()).value == -math.inf
+    best.update(math.nan)
+    resumed = BestScore.from_metrics(best.as_metrics())
+    assert (resumed.value, resumed.num_since) == (-math.inf, 1)
     for score in (10.0, 30.0, math.nan, 20.0):
         best.update(score)
     resumed = BestScore.from_metrics({"loss": 1.0, **best.as_metrics()})
