@@ -1,1 +1,1 @@
-"""Sentence pairs, tokenizers and the input pipeline."""
+"""Sentence pairs and texts, tokenizers and the input pipeline."""

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,9 @@ def _convert_files(builder: tfds.core.DatasetBuilder, directory: Path, tensorflo
 
 def _write(path: Path, records: Iterator[bytes]) -> int:
     """Write the records to an array_record file and return their number."""
-    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     num_records = 0
-    for record in records:
-        writer.write(record)
-        num_records += 1
-    writer.close()
+    with closing(ArrayRecordWriter(str(path), _WRITER_OPTIONS)) as writer:
+        for record in records:
+            writer.write(record)
+            num_records += 1
     return num_records

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -200,9 +201,8 @@ def _check_files(builder: tfds.core.DatasetBuilder, split: str, num_examples: in
     for instruction in instructions:
         expected = instruction.examples_in_shard
         try:
-            reader = ArrayRecordReader(instruction.filename)
-            found = reader.num_records()
-            reader.close()
+            with closing(ArrayRecordReader(instruction.filename)) as reader:
+                found = reader.num_records()
         except Exception as error:
             raise InputError(
                 f"{instruction.filename} must be a whole array_record file: {one_line(error)}"

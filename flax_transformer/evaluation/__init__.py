@@ -1,1 +1,1 @@
-"""Translation of texts and its scores."""
+"""Translation, continuation and classification of texts, and their scores."""
