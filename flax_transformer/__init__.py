@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flax_transformer.decoding.greedy import Greedy, greedy_search
     from flax_transformer.decoding.hypotheses import Hypotheses
     from flax_transformer.decoding.minimum_bayes_risk import minimum_bayes_risk
+    from flax_transformer.decoding.model_combinations import Contrast, Ensemble
     from flax_transformer.decoding.prepare import prepare_to_decode
     from flax_transformer.decoding.repetition import NoRepeatNgram, RepetitionPenalty
     from flax_transformer.decoding.row_options import RowOptions
@@ -62,10 +63,12 @@ __all__ = [
     "BeamInputs",
     "BeamSearch",
     "BlockSparseConfig",
+    "Contrast",
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderOnly",
     "EndTokens",
+    "Ensemble",
     "ForcedPrefix",
     "ForcedToken",
     "Greedy",
@@ -125,6 +128,10 @@ _HOMES = {
     ),
     "decoding.hypotheses": ("Hypotheses",),
     "decoding.minimum_bayes_risk": ("minimum_bayes_risk",),
+    "decoding.model_combinations": (
+        "Contrast",
+        "Ensemble",
+    ),
     "decoding.prepare": ("prepare_to_decode",),
     "decoding.repetition": (
         "NoRepeatNgram",

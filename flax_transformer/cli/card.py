@@ -140,7 +140,7 @@ def describe_energy(seconds: float | None, power: float | None) -> str:
     """Say what the training took, as far as it is known.
 
     >>> describe_energy(7200.0, 300.0)
-    '0.6 kWh: 2 hours that were measured, times 300 W that were assumed. Evaluation is included.'
+    '0.6 kWh: 2 hours that were measured (all but start and test), times 300 W that were assumed.'
     """
     if seconds is None:
         return "Not measured: there is no record of the time that the training took."
@@ -151,8 +151,8 @@ def describe_energy(seconds: float | None, power: float | None) -> str:
             "drew gives the energy."
         )
     return (
-        f"{seconds / 3600 * power / 1000:.3g} kWh: {hours} that were measured, times {power:g} W "
-        "that were assumed. Evaluation is included."
+        f"{seconds / 3600 * power / 1000:.3g} kWh: {hours} that were measured (all but start and "
+        f"test), times {power:g} W that were assumed."
     )
 
 

@@ -42,7 +42,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         type=Path,
-        help="a run's work directory, or a directory with an exported model",
+        help="a run's work directory, an exported model, or a public one: a directory, or a name "
+        "on the Hugging Face hub",
     )
 
 

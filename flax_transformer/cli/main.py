@@ -94,7 +94,9 @@ def _run_command(name: str, argv: list[str]) -> int:
     if name in ("train", "plan"):
         # Their options are the fields of the config file, which are known when that has been read.
         return command.main(argv)
-    parser = CommandParser(prog=f"{PROGRAM} {name}", description=f"{COMMANDS[name].capitalize()}.")
+    text = COMMANDS[name]
+    description = f"{text[0].upper()}{text[1:]}."  # names, such as BLEU, keep their capitals
+    parser = CommandParser(prog=f"{PROGRAM} {name}", description=description)
     command.add_arguments(parser)
     if name in COMPUTING:
         parser.add_argument(
