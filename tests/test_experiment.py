@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -283,10 +284,13 @@ def make_finished_run(directory, *, best, checkpoints, test_targets=None):
     ("best", "checkpoints", "is_average"),
     [(1.0, [1.0, -1.0], True), (0.0, [1.0, 1.0], False)],
 )
-def test_the_average_is_used_if_it_is_better_on_dev(tmp_path, best, checkpoints, is_average):
+def test_the_average_is_used_if_it_is_better_on_dev(
+    tmp_path, monkeypatch, best, checkpoints, is_average
+):
     config, workdir = make_finished_run(tmp_path, best=best, checkpoints=checkpoints)
     before = load_pretrained(workdir).params
-    assert run_experiment(config, workdir)
+    monkeypatch.chdir(workdir.parent)
+    assert run_experiment(config, Path(workdir.name))
     after = load_pretrained(workdir).params
     if is_average:
         chex.assert_trees_all_close(after, _translator().params, atol=1e-5)

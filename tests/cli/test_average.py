@@ -1,3 +1,6 @@
+import os
+from unittest.mock import ANY
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -52,9 +55,10 @@ def test_the_last_checkpoints_are_averaged(
         np.testing.assert_allclose(actual, original + offset, atol=1e-5)
 
 
-def test_another_directory_can_be_named(run_main, finished_run, tmp_path):
-    output = tmp_path / "averaged"
-    assert run_main("average", finished_run, "--output", output)[0] == 0
+def test_another_directory_can_be_named(run_main, finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished_run.parent)
+    output = os.path.relpath(tmp_path / "averaged")
+    assert run_main("average", finished_run.name, "--output", output) == (0, ANY, "")
     assert run_main("average", finished_run, "--output", output)[0] == 0
     assert load_pretrained(output).config.max_positions == 61
 
