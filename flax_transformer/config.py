@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,11 +146,25 @@ def read_config_file(path: Path) -> ExperimentConfig:
         raise InputError(f"{path} must run, got {type(error).__name__}: {error}.") from error
     if not isinstance(config, ExperimentConfig):
         raise InputError(f"{path} must define get_config() -> ExperimentConfig.")
+    # As it will be read when the run is resumed: with tuples in place of lists, say.
+    return config_from_json(ExperimentConfig, _encode_config(config, path), str(path))
+
+
+def _encode_config(config: ExperimentConfig, path: Path) -> dict[str, Any]:
+    def encode(value: Any) -> str:
+        return json.dumps(value, default=os.fspath)
+
     try:
-        values = json.loads(json.dumps(dataclasses.asdict(config)))
+        return json.loads(encode(dataclasses.asdict(config)))
     except (TypeError, ValueError) as error:
+        for name, value in flatten_config(config).items():
+            try:
+                encode(value)
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"{path}: {name} must be a value that JSON has, got {value!r}."
+                ) from error
         raise InputError(f"{path} must give values that JSON has, got: {error}.") from error
-    return config_from_json(ExperimentConfig, values, str(path))  # with tuples, not lists
 
 
 def save_config(config: ExperimentConfig, path: Path) -> None:

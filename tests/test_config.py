@@ -185,10 +185,13 @@ def test_what_cannot_work_is_refused(make_config, message):
 
 
 TRAINING = """
+import pathlib
 from flax_transformer.config import ExperimentConfig
+from flax_transformer.data.sources import DataConfig
 from flax_transformer.training.training_config import TrainingConfig
 def get_config():
-    return ExperimentConfig(training=TrainingConfig({}))
+    data = DataConfig(data_dir=pathlib.Path("corpora"))
+    return ExperimentConfig(data=data, training=TrainingConfig({}))
 """
 
 
@@ -198,6 +201,7 @@ def test_a_config_file_gives_what_is_saved(tmp_path):
     path.write_text(TRAINING.format('frozen=["encoder/"]'))
     config = read_config_file(path)
     assert config.training.frozen == ("encoder/",)
+    assert config.data.data_dir == "corpora"
     save_config(config, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == config
 
@@ -207,7 +211,7 @@ def test_a_config_file_gives_what_is_saved(tmp_path):
     [
         ("log_every=1.5", r"config\.py\.training\.log_every must be int, got 1\.5\."),
         ("log_examples=3", r"config\.py\.training\.log_examples must be bool, got 3\."),
-        ("log_examples={1}", r"config\.py must give values that JSON has, got: .* set "),
+        ("log_examples={1}", r"config\.py: training\.log_examples must be .* JSON has, got \{1\}"),
         ("num_steps=0", r"config\.py: training\.num_steps must be at least 1, got 0\.$"),
     ],
 )

@@ -144,6 +144,11 @@ def test_no_class_depends_on_the_other_texts(runs):
     assert accuracy(logits, logits.argmax(axis=-1).tolist()) == 100.0
     with pytest.raises(InputError, match=r"max_length must lie between 3 and max_positions = 32"):
         classify(*arguments, texts, max_length=33)
+    with pytest.raises(InputError, match="texts must be several texts, got one: 'dog'"):
+        classify(*arguments, "dog")
+    other = load_pretrained(runs / "masked_language_modelling")
+    with pytest.raises(InputError, match="head sequence_classification, got masked_lm"):
+        classify(other.model, other.params, other.tokenizer, texts)
 
 
 def fine_tuning(data_dir, **changes):
@@ -321,6 +326,19 @@ def test_a_public_model_is_fine_tuned_and_goes_on_with_its_tokenizer(data_dir, t
     config = replace(config, "tokenizer", subword_regularization=0.3)
     with pytest.raises(InputError, match=r"subword_regularization must be 0 with .* public model"):
         run_experiment(config, tmp_path / "other", init_from=tmp_path / "public")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"adopt_architecture": True}, "adopt_architecture"),
+        ({"frozen": ("^encoder/",)}, "frozen"),
+        ({"lora": LoraConfig(rank=1)}, r"lora\.rank"),
+    ],
+)
+def test_what_needs_another_model_is_refused_without_one(data_dir, tmp_path, changes, field):
+    with pytest.raises(InputError, match=rf"training\.{field} needs --init-from.*, got none\."):
+        run_experiment(fine_tuning(data_dir, **changes), tmp_path)
 
 
 @pytest.mark.parametrize(

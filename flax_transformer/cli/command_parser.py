@@ -39,7 +39,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse all of ``argv``; raise UsageError on what is not known."""
-        arguments, unknown = self.parse_known_args(argv)
+        # Positional arguments may stand between options and behind them.
+        arguments, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             kind = "option" if unknown[0].startswith("-") else "argument"
             name = unknown[0].split("=")[0]

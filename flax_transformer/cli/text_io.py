@@ -78,6 +78,8 @@ def open_output(path: Path | None, *, inputs: Sequence[Path] = ()) -> Iterator[T
         with path.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
         return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     target = path.resolve()  # of a symbolic link, the file is replaced, not the link
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

@@ -56,7 +56,7 @@ def read_parallel_text(
         missing = names[0] if source_path is None else names[1]
         raise InputError(
             f"{directory / missing} must exist (as such, with .gz, or both languages in "
-            f"{stem}.tsv), got no such file."
+            f"{stem}.{source_language}-{target_language}.tsv or {stem}.tsv), got no such file."
         )
     sources, targets = read_lines(source_path), read_lines(target_path)
     if len(sources) != len(targets):

@@ -13,6 +13,7 @@ from flax_transformer.data.text_windows import bracket
 from flax_transformer.data.tokenizer import TranslationTokenizer
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.batching import make_length_mask, pad_rows, plan_batches
+from flax_transformer.evaluation.sources import check_texts
 from flax_transformer.models.encoder_only import EncoderOnly
 from flax_transformer.parallel.mesh import batch_sharding, num_batch_shards
 from flax_transformer.parallel.processes import fetch, place_whole
@@ -42,8 +43,13 @@ def classify(
             the same texts, and gets all results. None for one device.
 
     Raises:
-        InputError: ``max_length`` is out of range.
+        InputError: ``max_length`` is out of range, or the model has another head.
     """
+    check_texts(texts, "texts")
+    if model.config.head != "sequence_classification":
+        raise InputError(
+            f"model must have the head sequence_classification, got {model.config.head}."
+        )
     limit = model.config.max_positions if max_length is None else max_length
     if not 3 <= limit <= model.config.max_positions:  # a token between the start and the end
         raise InputError(

@@ -20,6 +20,7 @@ from flax_transformer.evaluation.batch_continuer import (
     rest_of_positions,
 )
 from flax_transformer.evaluation.batching import plan_batches
+from flax_transformer.evaluation.sources import check_texts
 from flax_transformer.evaluation.translation import Request
 from flax_transformer.models.decoder_only import DecoderOnly
 
@@ -58,6 +59,7 @@ def continue_texts(
     Raises:
         InputError: a prompt is too long.
     """
+    check_texts(prompts, "prompts")
     models = model if isinstance(model, tuple) else (model,)
     all_params: Any = params if isinstance(model, tuple) else (params,)
     smallest = min(models, key=lambda each: each.config.max_positions)

@@ -9,6 +9,7 @@ from flax_transformer.data.sentence_pair import clean_text
 from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.decoding.row_options import NO_TOKEN
 from flax_transformer.errors import InputError
+from flax_transformer.evaluation.sources import check_texts
 
 _WORD = "a"
 """Stands before a text to see whether its tokens begin another word."""
@@ -84,8 +85,10 @@ def encode_constraints(
     Rows that are missing are as the first.
 
     Raises:
-        InputError: the vocabulary has no tokens for a text.
+        InputError: the vocabulary has no tokens for a text, or a row has a text for its texts.
     """
+    for texts in constraints:
+        check_texts(texts, "constraints")
     rows = [
         [encode_word(tokenizer, text) for text in texts if clean_text(text)]
         for texts in constraints

@@ -16,7 +16,7 @@ from flax_transformer.evaluation.batching import (
     pad_rows,
     plan_batches,
 )
-from flax_transformer.evaluation.sources import encode_sources
+from flax_transformer.evaluation.sources import check_texts, encode_sources
 from flax_transformer.evaluation.translate import ProgressFn
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 
@@ -52,6 +52,8 @@ def score_pairs(
         InputError: there are more sources than targets or fewer, or a target is longer than the
             model can read: the score of a part would be taken for that of the whole.
     """
+    check_texts(sources, "sources")
+    check_texts(targets, "targets")
     if len(sources) != len(targets):
         raise InputError(
             f"sources and targets must be equally many, got {len(sources)} and {len(targets)}."

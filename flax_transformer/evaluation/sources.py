@@ -5,8 +5,19 @@ from collections.abc import Sequence
 
 from flax_transformer.data.sentence_pair import clean_text
 from flax_transformer.data.text_tokenizer import TextTokenizer
+from flax_transformer.errors import InputError
 
 _logger = logging.getLogger(__name__)
+
+
+def check_texts(texts: object, name: str) -> None:
+    """Refuse one text where several are meant: its characters would be taken for texts.
+
+    Raises:
+        InputError: ``texts`` is a string; the message calls it ``name``.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"{name} must be several texts, got one: {texts!r}. Put it into a list.")
 
 
 def encode_sources(

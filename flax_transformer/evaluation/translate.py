@@ -17,7 +17,7 @@ from flax_transformer.decoding.strategies import Strategy
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.batch_translator import BatchTranslator, make_batch_translator
 from flax_transformer.evaluation.batching import PlannedBatch, plan_batches
-from flax_transformer.evaluation.sources import encode_sources
+from flax_transformer.evaluation.sources import check_texts, encode_sources
 from flax_transformer.evaluation.translation import EMPTY_TRANSLATION, Request, Translation
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.parallel.mesh import num_batch_shards
@@ -118,6 +118,7 @@ def translate_windows(
 
     Only the lines of one window are held in memory, and they are sorted into batches.
     """
+    check_texts(lines, "lines")
     if window_size < 1:
         raise InputError(f"window_size must be at least 1, got {window_size}.")
     if num_streams < 1:

@@ -21,6 +21,7 @@ from flax_transformer.models.make_model import make_model
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.parallel.processes import is_first_process, wait_for_all
 from flax_transformer.run_layout import CHECKPOINT_DIRECTORY, CONFIG_FILE, TOKENIZER_DIRECTORY
+from flax_transformer.training.training_config import TrainingConfig
 
 
 def make_setting(
@@ -59,12 +60,23 @@ def make_setting(
         config = _with_sizes_of(config, pretrained.config)
         params = take_parameters(config, pretrained, mesh, str(init_from))
     else:
-        if config.training.adopt_architecture:
-            raise InputError("training.adopt_architecture needs --init-from, got none.")
+        _check_starts_from_nothing(config.training)
         tokenizer = _train_tokenizer(config, task, corpus, workdir)
         config = _with_vocabulary(config, tokenizer.source.vocab_size, tokenizer.target.vocab_size)
     model = make_model(config.model)
     return Setting(config, task, corpus, tokenizer, model, mesh, workdir), params
+
+
+def _check_starts_from_nothing(training: TrainingConfig) -> None:
+    """Refuse what has a meaning only with the parameters of another model."""
+    if training.adopt_architecture:
+        raise InputError("training.adopt_architecture needs --init-from, got none.")
+    if training.frozen or training.lora.rank:
+        field = "training.lora.rank" if training.lora.rank else "training.frozen"
+        raise InputError(
+            f"{field} needs --init-from, or parameters that are not trained would stay random, "
+            "got none."
+        )
 
 
 def load_corpus(config: ExperimentConfig, task: Task) -> Corpus:

@@ -55,6 +55,7 @@ def test_a_prompt_of_the_command_line_gives_what_a_line_gives(run_generate):
     assert len(lines) == 4
     _, streamed, _ = run_generate("O gato")
     assert " ".join(streamed.split()) == lines[0]
+    assert run_generate("--beam-size", 1, "O gato")[1] == streamed
     assert len(set(lines[:3])) == 3
 
 

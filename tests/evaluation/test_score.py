@@ -74,3 +74,11 @@ def test_too_long_a_target_is_named_and_too_long_a_source_is_cut(tiny_translator
         score_pairs(model, params, tokenizer, ["a", "a"], ["b", "x " * 61])
     assert score_pairs(model, params, tokenizer, ["x " * 61], ["O gato."])[0] < 0.0
     assert "line 1 has" in caplog.text
+
+
+@pytest.mark.parametrize(("sources", "targets"), [("ab", ["c", "d"]), (["a", "b"], "cd")])
+def test_one_text_in_place_of_several_is_refused(tiny_translator, sources, targets):
+    model, params, tokenizer, _ = tiny_translator
+    name = "sources" if isinstance(sources, str) else "targets"
+    with pytest.raises(InputError, match=rf"{name} must be several texts, got one: '\w\w'\."):
+        score_pairs(model, params, tokenizer, sources, targets)

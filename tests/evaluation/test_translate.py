@@ -251,3 +251,13 @@ def test_max_source_length_must_fit_the_model(run, length):
 
 def test_no_lines(run):
     assert run([]) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [("a b", "lines"), ([Request("a b", constraints="azul")], "constraints")],
+)
+def test_one_text_in_place_of_several_is_refused(tiny_translator, lines, name):
+    model, params, tokenizer, _ = tiny_translator
+    with pytest.raises(InputError, match=f"{name} must be several texts, got one"):
+        translate(model, params, tokenizer, lines, strategy=BeamSearch(beam_size=2))
