@@ -24,7 +24,7 @@ class TrainingConfig:
         task: what the model learns.
         num_steps: updates of the parameters, those counted that are left out.
         checkpoint_every: steps between checkpoints; each evaluation makes one, too. None is made
-            while updates are left out: it is put off.
+            while updates are left out, but at the last step: it is put off.
         eval_every: steps between evaluations on the dev set.
         log_every: steps between lines of the log.
         seed: of parameters, dropout, and the order of the data.
