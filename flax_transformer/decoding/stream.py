@@ -37,8 +37,10 @@ def stream(
     """Yield the next token of every row, step after step, until all rows are done.
 
     The tokens are those of :func:`.generate` with the same arguments. Rows that are done yield
-    ``pad_id``. The device makes ``chunk_size`` tokens at once, since each time that the host waits
-    for it costs as much as a token of a small model; the first one comes alone.
+    ``pad_id``, and so do those to which no token is left: :func:`.generate` gives nothing for them,
+    where here the tokens before have been yielded. The device makes ``chunk_size`` tokens at once,
+    since each time that the host waits for it costs as much as a token of a small model; the first
+    one comes alone.
 
     Args:
         model: one or several, as for :func:`.generate`.
@@ -82,11 +84,15 @@ def stream(
         eos_id=eos_id,
         pad_id=pad_id,
     )
-    return _yield_tokens(job.task, job.params, start(job, job.rows), chunk_size)
+    return _yield_tokens(job.task, job.params, start(job, job.rows), chunk_size, pad_id)
 
 
 def _yield_tokens(
-    task: Task, params: tuple[PreparedParameters, ...], state: SearchState, chunk_size: int
+    task: Task,
+    params: tuple[PreparedParameters, ...],
+    state: SearchState,
+    chunk_size: int,
+    pad_id: int,
 ) -> Iterator[Int[np.ndarray, " B"]]:
     max_length = task.strategy.max_length
     room = first_room(max_length)
@@ -95,8 +101,12 @@ def _yield_tokens(
     while True:
         limit = min(num_yielded + (chunk_size if num_yielded else 1), room)
         state, progress = programs.advance(task, params, state, limit, num_rows)
-        tokens, (num_steps, is_done, _) = jax.device_get((state.tokens, progress))
-        yield from tokens[:, 0, num_yielded:num_steps].T
+        tokens, scores, (num_steps, is_done, _) = jax.device_get(
+            (state.tokens, state.token_scores, progress)
+        )
+        is_impossible = np.logical_or.accumulate(scores[:, 0] == -np.inf, axis=1)
+        tokens = np.where(is_impossible, pad_id, tokens[:, 0])
+        yield from tokens[:, num_yielded:num_steps].T
         num_yielded = int(num_steps)
         if is_done.all() or num_yielded == max_length:
             return

@@ -93,10 +93,13 @@ def find_member(config: TransformerConfig) -> FamilyMember:
 def _differences(config: TransformerConfig, found: TransformerConfig) -> list[str]:
     """List the fields in which ``found``, read back, is another model than ``config``."""
     left, right = (_canonical(each) for each in (config, found))
+    # That there is no pooler is seen by its tensors: no attribute says so.
+    has_no_pooler = config.head == "none" and config.pooler == "none"
+    ignored = {*COMPUTATION_FIELDS, *(("pooler",) if has_no_pooler else ())}
     return [
         f"{name} = {left.get(name)!r} instead of {right.get(name)!r}"
         for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name) and name not in COMPUTATION_FIELDS
+        if left.get(name) != right.get(name) and name not in ignored
     ]
 
 

@@ -72,13 +72,14 @@ class GenerationDefaults:
         ()
         """
         processors: list[LogitsProcessor] = []
-        other_ids = tuple(each for each in self.eos_ids if each != eos_id)
-        if eos_id is not None and other_ids:
-            processors.append(EndTokens(eos_id, other_ids))
         if self.suppressed_ids:
             processors.append(SuppressedTokens(self.suppressed_ids))
         if self.bad_words:
             processors.append(BadWords(self.bad_words))
+        # Behind what rules tokens out: an end that must not come adds nothing to the one that may.
+        other_ids = tuple(each for each in self.eos_ids if each != eos_id)
+        if eos_id is not None and other_ids:
+            processors.append(EndTokens(eos_id, other_ids))
         if self.forced_first_id is not None:
             processors.append(ForcedToken(self.forced_first_id, 0))
         if self.forced_last_id is not None:
@@ -99,31 +100,42 @@ class GenerationDefaults:
 def read_generation_defaults(directory: Path) -> GenerationDefaults:
     """Read ``generation_config.json``, or, where there is none, what ``config.json`` says.
 
+    Where neither names the token that a decoder reads first, it is the one that texts begin with,
+    as in the ``transformers`` library, or else the padding, as T5's is.
+
     Raises:
         InputError: a value is not of its kind.
     """
-    path = directory / (GENERATION_FILE if (directory / GENERATION_FILE).is_file() else CONFIG_FILE)
-    values = read_json_object(path)
+    config_path = directory / CONFIG_FILE
+    path = directory / GENERATION_FILE
+    config = read_json_object(config_path)
+    if path.is_file():
+        values = read_json_object(path)
+    else:
+        path, values = config_path, config
     words = _lists(values, "bad_words_ids", path)
     bos = _ids(values, "bos_token_id", path)
     first = _ids(values, "forced_bos_token_id", path)
     if not first and values.get("force_bos_token_to_be_generated"):  # in the first files of BART
         first = bos
     last = _ids(values, "forced_eos_token_id", path)
-    start = _ids(values, "decoder_start_token_id", path)
+    name = "decoder_start_token_id"
+    start = _ids(values, name, path) or _ids(config, name, config_path)
     pad = _ids(values, "pad_token_id", path)
-    is_pair = bool(values.get("is_encoder_decoder")) or bool(start)
+    if not start and config.get("is_encoder_decoder"):
+        start = bos or pad
+    ends = _ids(values, "eos_token_id", path)
     return GenerationDefaults(
         bos_id=_first(bos),
-        # Where nothing is said, the decoder begins with the padding, as T5's does.
-        start_id=_first(start) if start or not is_pair else _first(pad),
-        eos_ids=_ids(values, "eos_token_id", path),
+        start_id=_first(start),
+        eos_ids=ends,
         pad_id=_first(pad),
         forced_first_id=_first(first),
         forced_last_id=_first(last),
         suppressed_ids=tuple(
             sorted(
-                {word[0] for word in words if len(word) == 1}
+                # The library does not let a word forbid to end.
+                {word[0] for word in words if len(word) == 1 and word[0] not in ends}
                 | set(_ids(values, "suppress_tokens", path))
             )
         ),

@@ -1,5 +1,8 @@
 """Streaming yields what decoding at once returns."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,3 +59,27 @@ def test_the_first_token_comes_before_the_second_is_made(tiny, sources, monkeypa
 def test_what_cannot_be_streamed_is_refused_at_once(tiny, sources, options, message):
     with pytest.raises(InputError, match=message):
         stream(tiny.model, tiny.params, sources.tokens, **OPTIONS, **options)
+
+
+@pytest.mark.parametrize("kind", [Greedy, Sampling])
+@pytest.mark.parametrize("num_possible", [0, 3])
+def test_where_no_token_is_left_padding_is_yielded(tiny, sources, kind, num_possible):
+    @dataclasses.dataclass(frozen=True)
+    class DeadEnd:
+        """Lets nothing come from a place on, and no end before it."""
+
+        place: int
+
+        def __call__(self, log_probs, tokens, num_tokens):
+            is_end = jnp.arange(log_probs.shape[-1]) == OPTIONS["eos_id"]
+            is_ruled_out = is_end | (num_tokens >= self.place)
+            return jnp.where(is_ruled_out, -jnp.inf, log_probs)
+
+    strategy = kind(max_length=5, processors=(DeadEnd(num_possible),))
+    steps = list(stream(tiny.model, tiny.params, sources.tokens, strategy=strategy, **OPTIONS))
+    tokens = np.stack(steps, axis=1)
+    assert tokens.shape[1] == 5
+    assert (tokens[:, num_possible:] == OPTIONS["pad_id"]).all()
+    before = kind(max_length=num_possible + 1, processors=(DeadEnd(99),))
+    expected = generate(tiny.model, tiny.params, sources.tokens, strategy=before, **OPTIONS)
+    np.testing.assert_array_equal(tokens[:, :num_possible], expected.tokens[:, 0, :num_possible])

@@ -50,3 +50,18 @@ def test_pytorch_files(tmp_path: Path, dtype: str, is_zip: bool) -> None:
     assert found.config == expected.config
     assert found.config.param_dtype == dtype
     chex.assert_trees_all_equal(found.params, expected.params)
+
+
+@pytest.mark.parametrize("class_name", ["BertModel", "RobertaModel"])
+def test_a_model_without_a_pooler_is_written_as_one(class_name: str, tmp_path: Path) -> None:
+    case = Case(class_name)
+    model = type(case.make())(case.make().config, add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "first")
+    save_pretrained(load_pretrained(tmp_path / "first"), tmp_path / "again")
+    _, report = type(model).from_pretrained(
+        tmp_path / "again",
+        add_pooling_layer=False,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+    assert not any(report.values())

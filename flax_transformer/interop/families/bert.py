@@ -44,7 +44,7 @@ def read_encoder(attributes: Attributes) -> dict[str, Any]:
 
 def write_encoder(config: TransformerConfig) -> dict[str, Any]:
     """Write the attributes that BERT and RoBERTa name alike."""
-    attributes = {
+    return {
         "vocab_size": config.source_vocab_size,
         "hidden_size": config.model_dim,
         "num_hidden_layers": config.num_encoder_layers,
@@ -57,10 +57,6 @@ def write_encoder(config: TransformerConfig) -> dict[str, Any]:
         "attention_probs_dropout_prob": config.attention_dropout_rate,
         "tie_word_embeddings": True,
     }
-    if config.head == "none" and config.pooler == "none":
-        # An argument of the library's class, which is no attribute there.
-        attributes["add_pooling_layer"] = False
-    return attributes
 
 
 def encoder_rules(config: TransformerConfig) -> Iterator[Rule]:
