@@ -74,7 +74,8 @@ class StepMeter:
     def report(self) -> dict[str, float]:
         """Return means over all target tokens, the padding, and tokens a second; begin anew.
 
-        The means are over the updates that were made, NaN where there were none. With them go the
+        The padding is that of this process's rows, and the tokens a second of the first report are
+        over the time of compiling, too. The means are over the updates that were made, NaN where there were none. With them go the
         updates left out since the start of the run, and the scale of the loss, where there are
         such.
         """
