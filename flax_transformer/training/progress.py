@@ -75,9 +75,9 @@ class StepMeter:
         """Return means over all target tokens, the padding, and tokens a second; begin anew.
 
         The padding is that of this process's rows, and the tokens a second of the first report are
-        over the time of compiling, too. The means are over the updates that were made, NaN where there were none. With them go the
-        updates left out since the start of the run, and the scale of the loss, where there are
-        such.
+        over the time of compiling, too. The means are over the updates that were made, NaN where
+        there were none. With them go the updates left out since the start of the run, and the scale
+        of the loss, where there are such.
         """
         self.flush()
         num_tokens = max(self._num_tokens, 1.0) if self._num_updates else math.nan
