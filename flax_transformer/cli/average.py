@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from flax_transformer.checkpoints.damage import join_steps
 from flax_transformer.checkpoints.reader import list_steps
 from flax_transformer.cli.command_parser import positive_int
 from flax_transformer.config import load_config
@@ -53,5 +54,5 @@ def run(arguments: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(workdir / TOKENIZER_DIRECTORY)
     labels = experiment.data.classes
     save_model(output, Pretrained(model, params, config, tokenizer, labels=labels))
-    print(f"averaged the checkpoints of steps {', '.join(map(str, steps))} into {output}")
+    print(f"averaged {join_steps(steps)} into {output}")
     return 0

@@ -47,7 +47,7 @@ def test_the_last_checkpoints_are_averaged(
 ):
     status, output, errors = run_main("average", finished_run, *options)
     assert (status, errors) == (0, "")
-    assert "steps 3, 5, 7 into" in output or "steps 5, 7 into" in output
+    assert "step 3, step 5, step 7 into" in output or "averaged step 5, step 7 into" in output
     params = load_pretrained(finished_run).params
     for actual, original in zip(
         jax.tree.leaves(params), jax.tree.leaves(tiny_translator.params), strict=True
