@@ -19,6 +19,7 @@ from flax_transformer.data.pipeline import make_training_batches
 from flax_transformer.errors import InputError
 from flax_transformer.experiment.run import run_experiment
 from flax_transformer.interop.pretrained import Pretrained, load_pretrained, save_model
+from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig
 from flax_transformer.run_layout import RESULTS_FILE
 from flax_transformer.training.guard import init_guard
 from flax_transformer.training.loop import DEV_SCORE
@@ -308,3 +309,11 @@ def test_the_test_set_chooses_nothing(tmp_path):
     chex.assert_trees_all_close(load_pretrained(workdir).params, _translator().params, atol=1e-5)
     results = read_results(workdir)
     assert results["test_bleu"] < 1 < results["dev_bleu"]
+
+
+def test_a_sparse_encoder_reads_rows_of_one_text(config, tmp_path):
+    sparsity = {"encoder_sparsity": BlockSparseConfig(block_size=4)}
+    sparse = dataclasses.replace(config, model=dataclasses.replace(config.model, **sparsity))
+    with pytest.raises(InputError, match=r"batching must be bucketed with .*sparsity.* got packed"):
+        run_experiment(sparse, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

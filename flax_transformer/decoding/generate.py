@@ -119,7 +119,9 @@ def generate(
     num_parts = count_parts(len(inputs), count_threads()) if _is_on_one_cpu(job) else 1
     if num_parts == 1:
         return search(job.rows)
-    return search_parts(search, split_rows(job.rows, num_parts), key=job.task)
+    # A sparse encoder's random blocks depend on the length that a row is padded to.
+    is_dense = not any(each.config.encoder_sparsity.block_size for each in job.task.models)
+    return search_parts(search, split_rows(job.rows, num_parts, trim=is_dense), key=job.task)
 
 
 class Job(NamedTuple):
@@ -169,6 +171,8 @@ def prepare_job(
     )
     inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
     mask = mask if mask is None or isinstance(mask, jax.Array) else np.asarray(mask, bool)
+    if max_lengths is not None:
+        max_lengths = np.minimum(np.asarray(max_lengths, np.int32), strategy.max_length)
     for each in models:
         start_id = check_inputs(each, inputs, mask, bos_id)
         limits = strategy.max_length if max_lengths is None else max_lengths
@@ -194,7 +198,6 @@ def prepare_job(
     if max_lengths is not None:
         # By a mask, the model counts the positions of each row rather than those of all.
         mask = np.ones(inputs.shape, bool) if mask is None else mask
-        max_lengths = np.minimum(np.asarray(max_lengths, np.int32), strategy.max_length)
     options = BeamInputs(RowOptions(max_lengths=max_lengths, prefixes=prefixes), constraints)
     rows = BatchRows(inputs, mask, row_numbers, options)
     if sharding is not None:

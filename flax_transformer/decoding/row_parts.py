@@ -58,14 +58,20 @@ def count_parts(num_rows: int, num_cores: int) -> int:
     return next((count for count in range(most, 1, -1) if num_rows % count == 0), 1)
 
 
-def split_rows(rows: BatchRows, num_parts: int) -> list[tuple[Int[np.ndarray, " C"], BatchRows]]:
-    """Return the places of the rows of each part, and what they are given; longest rows first."""
+def split_rows(
+    rows: BatchRows, num_parts: int, *, trim: bool = True
+) -> list[tuple[Int[np.ndarray, " C"], BatchRows]]:
+    """Return the places of the rows of each part, and what they are given; longest rows first.
+
+    With ``trim`` a part goes without the columns that are padding in all its rows.
+    """
     rows = jax.tree.map(np.asarray, rows)
     order = np.arange(len(rows.inputs))
     if rows.mask is not None:
         order = np.argsort(-_widths(rows.mask), kind="stable")
     parts = (np.sort(places) for places in np.split(order, num_parts))
-    return [(places, _trim(_take(rows, places))) for places in parts]
+    taken = [(places, _take(rows, places)) for places in parts]
+    return [(places, _trim(part)) for places, part in taken] if trim else taken
 
 
 def search_parts(

@@ -76,8 +76,25 @@ def run_experiment(
             f"{config.model.architecture}. `flax-transformer plan` takes all; other tasks are "
             "chosen by training.task."
         )
+    _check_rows_of_sparse_encoder(config)
     with lock_directory(workdir) if is_first_process() else contextlib.nullcontext():
         return _run(config, workdir, init_from, restart_data=restart_data, strict=strict)
+
+
+def _check_rows_of_sparse_encoder(config: ExperimentConfig) -> None:
+    """Refuse several texts in a row: the pattern of blocks is laid over the row as one text."""
+    if not config.model.encoder_sparsity.block_size or config.pipeline.batching != "packed":
+        return
+    if config.training.task == "translation":
+        raise InputError(
+            "pipeline.batching must be bucketed with model.encoder_sparsity, whose pattern is laid "
+            "over whole rows, got packed."
+        )
+    if not config.data.join_documents:
+        raise InputError(
+            "data.join_documents must be True with model.encoder_sparsity, whose pattern is laid "
+            "over whole rows, got False."
+        )
 
 
 def _run(

@@ -1,5 +1,6 @@
 """A model's parameters: the first ones, their shapes, and their number."""
 
+import dataclasses
 import math
 
 import jax
@@ -13,6 +14,9 @@ from flax_transformer.models.make_model import Model
 
 def init_parameters(model: Model, key: Key[Array, ""]) -> Parameters:
     """Draw a model's first parameters, of the config's ``param_dtype``; a function of the key."""
+    # One token is enough: no parameter depends on a length, nor on the program for attention, of
+    # which some refuse such a length.
+    model = type(model)(dataclasses.replace(model.config, attention_implementation="xla"))
     tokens = jnp.zeros((1, 1), jnp.int32)
     match model:
         case EncoderDecoder():

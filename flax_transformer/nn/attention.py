@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
     """Attention of several heads side by side: ``Concat(head_1, …, head_N) W_O``.
 
     The paper's projections have no biases; one on the keys changes nothing, since it adds the same
-    to every logit of a softmax.
+    to every logit of a softmax, but with rotary positions.
 
     Attributes:
         num_heads: number of heads, N.

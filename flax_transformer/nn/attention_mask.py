@@ -53,7 +53,8 @@ class AttentionMask:
         if self.causal:
             conditions.append(make_causal_mask(length))
         if self.sparsity.block_size:
-            conditions.append(jnp.array(block_sparse_mask(self.sparsity, length)))
+            pattern = block_sparse_mask(self.sparsity, length, causal=self.causal)
+            conditions.append(jnp.array(pattern))
         return functools.reduce(jnp.logical_and, conditions) if conditions else None
 
 

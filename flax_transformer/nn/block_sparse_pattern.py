@@ -12,6 +12,9 @@ from flax_transformer.errors import InputError
 class BlockSparseConfig:
     """The blocks that attend to each other; the defaults are BigBird's.
 
+    The pattern is laid over the whole row, padding included: what a text becomes depends on the
+    length that it is padded to, where there are random blocks, and on its place in a row.
+
     Attributes:
         block_size: positions of a block; 0 lets all attend to all.
         num_global_blocks: blocks at the start that attend to all and that all attend to.

@@ -1,4 +1,4 @@
-"""Attention masks: the only place where they are built.
+"""Attention masks of whole sequences.
 
 A mask is boolean, True where a query may attend to a key, and broadcasts to ``[B, N, T, S]``.
 """

@@ -71,5 +71,6 @@ def _round(
 ) -> tuple[Int[Array, "..."], Float[Array, "..."]]:
     """Return integers and the scales, one for all of ``axes``, that give ``values`` again."""
     largest = jnp.abs(values).max(axis=axes, keepdims=True)
-    scales = jnp.where(largest > 0.0, largest, 1.0) / _LARGEST
+    # A NaN stays in the scale, where integers have none.
+    scales = jnp.where(largest == 0.0, 1.0, largest) / _LARGEST
     return jnp.round(values / scales).astype(jnp.int8), scales

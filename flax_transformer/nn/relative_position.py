@@ -19,7 +19,7 @@ def relative_bucket(
     Args:
         distance: key position minus query position.
         num_buckets: buckets in all; an even number.
-        max_distance: where the last bucket begins.
+        max_distance: from here on all distances are in the last bucket, which begins before.
         bidirectional: half of the buckets are for keys after the query; otherwise those share
             bucket 0.
 

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     Attributes:
         device: the kind of device.
         mesh_shape: devices along each axis of the mesh.
-        compute_dtype: of the products of matrices.
+        product_dtype: of the operands of products of matrices.
         num_parameters: of the model, frozen or not, and of its adapters.
         num_trained: those of them that are trained.
         num_rows: rows of the global batch.
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
     device: Device
     mesh_shape: Mapping[str, int]
-    compute_dtype: str
+    product_dtype: str
     num_parameters: int
     num_trained: int
     num_rows: int
@@ -107,7 +107,7 @@ def make_plan(config: ExperimentConfig, mesh: Mesh, device: Device) -> Plan:
     return Plan(
         device=device,
         mesh_shape=dict(mesh.shape),
-        compute_dtype=config.model.compute_dtype,
+        product_dtype=config.model.product_dtype or config.model.compute_dtype,
         num_parameters=num_parameters(step.state.params),
         num_trained=num_parameters(step.trained),
         num_rows=step.batch_shape.num_rows,

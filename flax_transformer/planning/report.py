@@ -42,7 +42,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "device": plan.device.name,
         "mesh": dict(plan.mesh_shape),
         "num_devices": plan.num_devices,
-        "compute_dtype": plan.compute_dtype,
+        "product_dtype": plan.product_dtype,
         "num_parameters": plan.num_parameters,
         "num_trained": plan.num_trained,
         "batch": {
@@ -181,8 +181,8 @@ def _time_lines(plan: Plan) -> list[str]:
 
 def _notes(plan: Plan) -> list[str]:
     notes = [_NOTE]
-    if plan.compute_dtype == "float32":
-        notes.append("The model computes in float32; the peak that was used is that of bfloat16.")
+    if plan.product_dtype == "float32":
+        notes.append("The model multiplies float32; the peak that was used is that of bfloat16.")
     if plan.unknown_loops:
         notes.append(
             f"The rounds of {len(plan.unknown_loops)} loops are not known; they were counted once: "

@@ -12,11 +12,13 @@ from flax_transformer.decoding import generate as module
 from flax_transformer.decoding.beam_state import NO_INPUTS
 from flax_transformer.decoding.beam_strategy import BeamSearch
 from flax_transformer.decoding.generate import generate
+from flax_transformer.decoding.greedy import Greedy
 from flax_transformer.decoding.prepare import prepare_to_decode
 from flax_transformer.decoding.row_parts import BatchRows, split_rows
 from flax_transformer.decoding.sampling import Sampling
 from flax_transformer.models.make_model import make_model
 from flax_transformer.models.transformer_config import TransformerConfig
+from flax_transformer.nn.block_sparse_pattern import BlockSparseConfig
 
 BOS_ID, EOS_ID, PAD_ID = 1, 2, 0
 NUM_ROWS, LONGEST = 16, 37
@@ -39,7 +41,7 @@ MASK = np.arange(LONGEST) < LENGTHS[:, None]
 INPUTS = np.where(MASK, rng.integers(3, 19, (NUM_ROWS, LONGEST)), PAD_ID)
 
 
-def search(config, strategy, **options):
+def search(config, strategy, mask=MASK, **options):
     model = make_model(config)
     inputs = (jnp.array(INPUTS),) * (2 if config.architecture == "encoder_decoder" else 1)
     params = model.init(jax.random.key(3), *inputs)["params"]
@@ -50,7 +52,7 @@ def search(config, strategy, **options):
         model,
         prepared,
         INPUTS,
-        mask=MASK,
+        mask=mask,
         strategy=strategy,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
@@ -90,3 +92,24 @@ def test_every_row_is_in_one_part_with_rows_of_like_length():
         np.testing.assert_array_equal(part.inputs, INPUTS[places, :width])
         np.testing.assert_array_equal(part.mask.sum(axis=1), LENGTHS[places])
         np.testing.assert_array_equal(part.row_numbers, places)
+
+
+def test_rows_of_a_sparse_encoder_do_not_depend_on_their_neighbours():
+    """The random blocks of a row depend on its padded length, which is that of the batch."""
+    sparsity = BlockSparseConfig(
+        block_size=2, num_global_blocks=0, num_window_blocks=1, num_random_blocks=1
+    )
+    config = dataclasses.replace(PAIR, encoder_sparsity=sparsity)
+    strategy = Greedy(max_length=3)
+    first = search(config, strategy)
+    others = MASK.copy()
+    others[1:, 2:] = False
+    second = search(config, strategy, mask=others)
+    np.testing.assert_allclose(first.token_scores[0], second.token_scores[0], atol=1e-5)
+
+
+def test_limits_beyond_that_of_the_strategy_are_cut_to_it():
+    strategy = Greedy(max_length=3)
+    expected = search(PAIR, strategy)
+    actual = search(PAIR, strategy, max_lengths=np.full(NUM_ROWS, 10_000))
+    np.testing.assert_array_equal(actual.tokens, expected.tokens)

@@ -9,6 +9,8 @@ import pytest
 from jaxpr_flops import count_jaxpr_flops
 
 from flax_transformer.errors import InputError
+from flax_transformer.nn.attention_implementations import attend
+from flax_transformer.nn.attention_mask import AttentionMask
 from flax_transformer.nn.block_sparse_attention import block_sparse_attention
 from flax_transformer.nn.block_sparse_pattern import (
     BlockSparseConfig,
@@ -150,3 +152,15 @@ def test_faults_of_the_config_are_named(options, message):
 def test_faults_of_the_call_are_named():
     with pytest.raises(InputError, match="blocks_per_step and block_size must be at least 1"):
         block_sparse_attention(*draw_qkv(4), CONFIG, blocks_per_step=0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_description_of_a_mask_becomes_the_pattern_that_is_attended_by(causal):
+    config = BlockSparseConfig(
+        block_size=2, num_global_blocks=0, num_window_blocks=1, num_random_blocks=1
+    )
+    mask = AttentionMask(causal=causal, sparsity=config)
+    qkv = draw_qkv(12)
+    np.testing.assert_allclose(
+        attend("xla", *qkv, mask), dot_product_attention(*qkv, mask.dense(12)), atol=1e-5
+    )

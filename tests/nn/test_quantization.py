@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flax_transformer.nn.products import einsum
-from flax_transformer.nn.quantization import Int8Weights, quantize
+from flax_transformer.nn.quantization import Int8Weights, quantize, quantized_einsum
 
 RNG = np.random.default_rng(0)
 
@@ -63,3 +63,13 @@ def test_zeros_stay_zeros():
     )
     np.testing.assert_array_equal(actual, 0.0)
     assert isinstance(quantized, Int8Weights)
+
+
+def test_what_is_no_number_stays_in_sight():
+    weights = quantize(jnp.asarray(RNG.normal(size=(4, 3)).astype("f")), num_in_axes=1)
+    inputs = jnp.array([[jnp.nan, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    product = quantized_einsum("ab,bc->ac", inputs, weights)
+    np.testing.assert_array_equal(np.isnan(product), [[True] * 3, [False] * 3, [False] * 3])
+    spoilt = quantize(jnp.array([[1.0, jnp.nan], [2.0, 3.0]]), num_in_axes=1)
+    product = quantized_einsum("ab,bc->ac", jnp.ones((1, 2)), spoilt)
+    np.testing.assert_array_equal(np.isnan(product), [[False, True]])

@@ -90,7 +90,7 @@ def test_planned_memory_is_that_of_the_arrays_and_of_the_step_that_trains(experi
     [
         {},
         {
-            "compute_dtype": "bfloat16",
+            "product_dtype": "bfloat16",
             "num_decoder_layers": 3,
             "scan_layers": True,
             "remat": "full",
@@ -219,7 +219,7 @@ def test_the_table_says_whether_it_fits(plan):
 def test_the_table_says_what_its_figures_are_not(plan):
     text = " ".join(format_plan(plan).split())
     assert "XLA's backend for CPUs" in text
-    assert "computes in float32; the peak that was used is that of bfloat16" in text
+    assert "multiplies float32; the peak that was used is that of bfloat16" in text
     assert "rounds of 1 loops are not known" in " ".join(
         format_plan(plan._replace(unknown_loops=("while.3",))).split()
     )
