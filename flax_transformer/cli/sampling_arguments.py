@@ -93,6 +93,11 @@ def add_constraint_arguments(parser: argparse.ArgumentParser) -> None:
         help="never write what a line of this file holds, as the tokenizer splits it, with or "
         "without a space before it",
     )
+    add_forced_first_argument(parser)
+
+
+def add_forced_first_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--forced-first-id``."""
     parser.add_argument(
         "--forced-first-id",
         metavar="ID",
@@ -229,10 +234,23 @@ def constrain(
     Raises:
         InputError: the first token is none of ``vocab_size``.
     """
-    if arguments.forced_first_id is not None:
-        check_in_vocabulary("--forced-first-id", (arguments.forced_first_id,), vocab_size)
-        generation = dataclasses.replace(generation, forced_first_id=arguments.forced_first_id)
+    first_id = choose_forced_first(arguments, generation, vocab_size=vocab_size)
+    generation = dataclasses.replace(generation, forced_first_id=first_id)
     return generation.constrain(strategy, eos_id=eos_id)
+
+
+def choose_forced_first(
+    arguments: argparse.Namespace, generation: GenerationDefaults, *, vocab_size: int
+) -> int | None:
+    """Return the token that every output begins with, by the option or else by the model's files.
+
+    Raises:
+        InputError: the option names none of ``vocab_size`` tokens.
+    """
+    if arguments.forced_first_id is None:
+        return generation.forced_first_id
+    check_in_vocabulary("--forced-first-id", (arguments.forced_first_id,), vocab_size)
+    return int(arguments.forced_first_id)
 
 
 def _spellings(text: str, tokenizer: TextTokenizer) -> set[tuple[int, ...]]:

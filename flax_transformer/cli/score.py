@@ -5,6 +5,10 @@ from pathlib import Path
 
 from flax_transformer.cli.decoding_arguments import add_batch_tokens_argument, add_model_argument
 from flax_transformer.cli.progress import progress_bar
+from flax_transformer.cli.sampling_arguments import (
+    add_forced_first_argument,
+    choose_forced_first,
+)
 from flax_transformer.cli.text_io import open_output, read_lines
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.score import score_pairs
@@ -17,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="FILE", type=Path, required=True, help="source text")
     parser.add_argument("--target", metavar="FILE", type=Path, required=True, help="translations")
     parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    add_forced_first_argument(parser)
     add_batch_tokens_argument(parser)
 
 
@@ -32,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = [arguments.source, arguments.target]
     with open_output(arguments.output, inputs=inputs) as output:
         pretrained = load_translator(arguments.model)
+        vocab_size = pretrained.config.target_vocab_size
+        first_id = choose_forced_first(arguments, pretrained.generation, vocab_size=vocab_size)
         with progress_bar(len(sources)) as progress:
             scores = score_pairs(
                 pretrained.model,
@@ -39,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
                 pretrained.tokenizer,
                 sources,
                 targets,
-                forced_first_id=pretrained.generation.forced_first_id,
+                forced_first_id=first_id,
                 batch_tokens=arguments.batch_tokens,
                 progress=progress,
             )

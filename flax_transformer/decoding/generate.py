@@ -78,7 +78,8 @@ def generate(
         inputs: tokens of the sources or prompts, padded. Outputs do not repeat the prompt.
         strategy: how to search.
         mask: True on the tokens of ``inputs``; None where there is no padding.
-        prefixes: first tokens of the output of each row, padded with -1 on the right.
+        prefixes: first tokens of the output of each row, padded with -1 on the right; -1 in the
+            first place leaves that one to the search.
         constraints: sequences of tokens that the outputs of each row must hold, padded with -1 on
             the right, for :class:`BeamSearch`; a row of fewer sequences has some of padding alone.
         max_lengths: tokens of each row's output at most; None for ``strategy.max_length`` alone.

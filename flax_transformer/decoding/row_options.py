@@ -19,8 +19,9 @@ class RowOptions(NamedTuple):
         min_lengths: tokens at least, in addition to the ``min_length`` of the strategy; where it is
             over ``max_lengths``, that one holds.
         max_lengths: tokens at most, at least 1 and not over the ``max_length`` of the strategy.
-        prefixes: the first tokens of the output, padded with -1 on the right. Processors do not
-            change them, their log-probabilities stay the model's, and they count in the score.
+        prefixes: the first tokens of the output, padded with -1 on the right; -1 in the first place
+            leaves that token to the search. Processors do not change them, their log-probabilities
+            stay the model's, and they count in the score.
     """
 
     min_lengths: Int[Array | np.ndarray, " B"] | None = None
@@ -86,7 +87,8 @@ def check_padded_tokens(
 ) -> None:
     """Raise InputError unless these can be prefixes or constraints of ``num_rows`` rows.
 
-    On the host, before any tracing: tokens of the vocabulary, without the end token, and -1 behind.
+    On the host, before any tracing: tokens of the vocabulary, without the end token, and -1 behind;
+    of prefixes the first may be -1, too.
     """
     tokens = np.asarray(tokens)
     if tokens.shape[0] != num_rows or not tokens.size:
@@ -95,7 +97,8 @@ def check_padded_tokens(
             "Give None where no row has any."
         )
     is_token = tokens != NO_TOKEN
-    if (is_token[..., 1:] & ~is_token[..., :-1]).any():
+    dense = is_token[..., 1:] if name == "prefixes" else is_token
+    if (dense[..., 1:] & ~dense[..., :-1]).any():
         raise InputError(f"{name} must be padded with -1 on the right, got a token after padding.")
     given = tokens[is_token]
     if given.size and not 0 <= given.min() <= given.max() < vocab_size:

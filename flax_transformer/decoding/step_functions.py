@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flax_transformer.array_types import Array, Float, Int
 from flax_transformer.decoding.hypotheses import Cache, ReorderFn, StepFn
@@ -68,7 +69,9 @@ def make_ensemble_step(
         )
     if not all(0.0 < weight < math.inf for weight in weights):
         raise InputError(f"weights must be positive and finite, got {list(weights)}.")
-    shares = jnp.array(weights, jnp.float32) / sum(weights)
+    # In 64 bits, and no share so small that float32 has it not.
+    relative = np.array(weights, np.float64) / max(weights)
+    shares = np.maximum(relative / relative.sum(), np.finfo(np.float32).tiny).astype(np.float32)
 
     def step(
         tokens: Int[Array, "B W"], caches: tuple[Cache, ...]
@@ -134,7 +137,11 @@ def make_contrastive_step(
         amateur_logits, amateur_cache = amateur(tokens, caches[1])
         of_expert = _log_probs(expert_logits)
         # What the amateur rules out would be infinitely better than all else.
-        of_amateur = jnp.maximum(_log_probs(amateur_logits / amateur_temperature), _LEAST_LOG_PROB)
+        # From the largest on, lest a small temperature divides to infinity.
+        largest = amateur_logits.max(axis=-1, keepdims=True)
+        cooled = amateur_logits - jnp.where(largest == -jnp.inf, 0.0, largest)
+        cooled /= max(amateur_temperature, float(np.finfo(np.float32).tiny))
+        of_amateur = jnp.maximum(_log_probs(cooled), _LEAST_LOG_PROB)
         least = of_expert.max(axis=-1, keepdims=True) + math.log(plausibility)
         is_plausible = (of_expert >= least) & (of_expert > -jnp.inf)
         contrast = jnp.where(is_plausible, of_expert - strength * of_amateur, -jnp.inf)

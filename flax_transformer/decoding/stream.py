@@ -48,7 +48,8 @@ def stream(
         inputs: tokens of the sources or prompts, padded.
         strategy: greedy decoding, or sampling of one output a row.
         mask: True on the tokens of ``inputs``; None where there is no padding.
-        prefixes: first tokens of the output of each row, padded with -1 on the right.
+        prefixes: first tokens of the output of each row, padded with -1 on the right; -1 in the
+            first place leaves that one to the search.
         max_lengths: tokens of each row's output at most; None for the strategy's alone.
         row_numbers: what tells rows apart for :class:`Sampling`; None for 0, 1, …
         combine: how several models decode together.

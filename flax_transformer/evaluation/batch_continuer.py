@@ -11,6 +11,7 @@ from flax_transformer.data.text_tokenizer import TextTokenizer
 from flax_transformer.decoding.generate import generate
 from flax_transformer.decoding.model_combinations import Combination
 from flax_transformer.decoding.prepare import DecodingModel, PreparedParameters
+from flax_transformer.decoding.row_options import NO_TOKEN
 from flax_transformer.decoding.strategies import Strategy, forced_first_id
 from flax_transformer.evaluation.batching import PlannedBatch, make_length_mask, pad_rows
 from flax_transformer.evaluation.request_tokens import (
@@ -100,8 +101,9 @@ class BatchContinuer(NamedTuple):
         tokens = self.tokenizer.encode(request.text + request.prefix)
         is_apart = tokens[: len(prompt)] == prompt
         tokens = tokens[len(prompt) :] if is_apart else self.tokenizer.encode(request.prefix)
-        first_id = forced_first_id(self.strategy)
-        return [first_id, *tokens] if tokens and first_id is not None else tokens
+        # A token that every output begins with is the strategy's to force, at no cost.
+        is_forced = forced_first_id(self.strategy) is not None
+        return [NO_TOKEN, *tokens] if tokens and is_forced else tokens
 
 
 def _without_end(ids: np.ndarray, tokenizer: TextTokenizer) -> list[int]:

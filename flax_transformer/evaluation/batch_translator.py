@@ -21,6 +21,7 @@ from flax_transformer.decoding.prepare import (
     PreparedParameters,
     prepare_to_decode,
 )
+from flax_transformer.decoding.row_options import NO_TOKEN
 from flax_transformer.decoding.strategies import Strategy, forced_first_id, limit_length
 from flax_transformer.evaluation.alignment import Alignment, align_words, words_of_tokens
 from flax_transformer.evaluation.batching import PlannedBatch, make_length_mask, pad_rows
@@ -118,8 +119,9 @@ class BatchTranslator(NamedTuple):
     def _encode_prefix(self, text: str) -> list[int]:
         """Return the tokens of a prefix, behind the one that every output begins with."""
         tokens = encode_text(self.tokenizer.target, text)
-        first_id = forced_first_id(self.strategy)
-        return [first_id, *tokens] if tokens and first_id is not None else tokens
+        # A token that every output begins with is the strategy's to force, at no cost.
+        is_forced = forced_first_id(self.strategy) is not None
+        return [NO_TOKEN, *tokens] if tokens and is_forced else tokens
 
     def _align(
         self,

@@ -189,7 +189,6 @@ def fit_to_vocabulary(
 
 def write_generation_defaults(defaults: GenerationDefaults) -> dict[str, Any]:
     """Return the object of ``generation_config.json``; the inverse of reading."""
-    words = [[token] for token in defaults.suppressed_ids] + [list(w) for w in defaults.bad_words]
     values = {
         "bos_token_id": defaults.bos_id,
         "decoder_start_token_id": defaults.start_id,
@@ -197,7 +196,8 @@ def write_generation_defaults(defaults: GenerationDefaults) -> dict[str, Any]:
         "pad_token_id": defaults.pad_id,
         "forced_bos_token_id": defaults.forced_first_id,
         "forced_eos_token_id": defaults.forced_last_id,
-        "bad_words_ids": words or None,
+        "suppress_tokens": list(defaults.suppressed_ids) or None,
+        "bad_words_ids": [list(words) for words in defaults.bad_words] or None,
     }
     return {name: value for name, value in values.items() if value is not None}
 

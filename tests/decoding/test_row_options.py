@@ -135,7 +135,7 @@ def test_a_prefix_longer_than_the_output_is_cut():
     [
         ([[3, 4]], r"prefixes must have 2 rows .* got the shape \(1, 2\)"),
         ([[], []], r"prefixes must have 2 rows .* got the shape \(2, 0\). Give None"),
-        ([[3, -1], [-1, 4]], r"prefixes must be padded with -1 on the right"),
+        ([[3, -1, -1], [4, -1, 4]], r"prefixes must be padded with -1 on the right"),
         ([[3, 4], [-2, 4]], r"prefixes must hold tokens from 0 to 6, got -2 to 4"),
         ([[3, 7], [-1, -1]], r"prefixes must hold tokens from 0 to 6, got 3 to 7"),
         ([[3, 4], [5, EOS]], r"prefixes must not hold the end token, got 0"),

@@ -168,3 +168,31 @@ def test_what_a_part_rules_out():
 def test_options_that_cannot_work_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("average", ["probabilities", "log_probabilities"])
+@pytest.mark.parametrize("weight", [1e-50, 1e39, 1e308])
+def test_weights_of_any_size_are_relative(average, weight):
+    def make_step(*probs):
+        logits = jnp.log(jnp.array([[probs]]))
+        return lambda tokens, cache: (logits, cache)
+
+    step_fns = [make_step(0.5, 0.5, 0.0), make_step(0.25, 0.75, 0.0)]
+    equal, _ = make_ensemble_step(step_fns, average=average)(None, (None, None))
+    scaled = make_ensemble_step(step_fns, weights=[weight] * 2, average=average)
+    np.testing.assert_allclose(scaled(None, (None, None))[0], equal, atol=1e-6)
+    one_sided = make_ensemble_step(step_fns, weights=[1.0, 1e-50], average=average)
+    first = one_sided(None, (None, None))[0]
+    np.testing.assert_allclose(jnp.exp(first)[0, 0], [0.5, 0.5, 0.0], atol=1e-6)
+
+
+def test_a_cold_amateur_rules_out_all_but_its_best():
+    def make_step(*logits):
+        return lambda tokens, cache: (jnp.array([[logits]]), cache)
+
+    cold = make_contrastive_step(
+        make_step(0.0, 0.0), make_step(5.0, 4.0), amateur_temperature=1e-40, plausibility=1e-9
+    )
+    logits, _ = cold(None, (None, None))
+    assert np.isfinite(logits).all()
+    assert logits[0, 0, 1] > logits[0, 0, 0]

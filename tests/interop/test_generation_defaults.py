@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer.interop.generation_defaults import read_generation_defaults
+from flax_transformer.interop.generation_defaults import (
+    read_generation_defaults,
+    write_generation_defaults,
+)
 
 
 def write(directory: Path, config: dict[str, Any], generation: dict[str, Any] | None) -> None:
@@ -53,3 +56,10 @@ def test_a_word_cannot_forbid_to_end(tmp_path: Path) -> None:
     write(tmp_path, {}, {"eos_token_id": [2, 3], "bad_words_ids": [[2], [4], [5, 2], [3]]})
     defaults = read_generation_defaults(tmp_path)
     assert (defaults.suppressed_ids, defaults.bad_words) == ((4,), ((5, 2),))
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    values = {"eos_token_id": [2, 3], "suppress_tokens": [2, 5], "bad_words_ids": [[4, 2]]}
+    write(tmp_path, {}, values)
+    defaults = read_generation_defaults(tmp_path)
+    assert write_generation_defaults(defaults) == values
