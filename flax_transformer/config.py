@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import runpy
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,14 @@ def read_config_file(path: Path) -> ExperimentConfig:
         config = get_config() if callable(get_config) else None
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # whatever the user's code raises
-        raise InputError(f"{path} must run, got {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        place = f"{path}, line {lines[-1]}," if lines else f"{path}"
+        raise InputError(f"{place} must run, got {type(error).__name__}: {error}.") from error
     if not isinstance(config, ExperimentConfig):
         raise InputError(f"{path} must define get_config() -> ExperimentConfig.")
     # As it will be read when the run is resumed: with tuples in place of lists, say.

@@ -26,5 +26,8 @@ def write_file(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: it cannot be written; what was there stays.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:  # which need not name a file, and else names the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -81,7 +81,9 @@ def test_stored_configs_are_read_strictly(tmp_path, section, field, value, messa
         ("get_config = 1", r"must define get_config\(\) -> ExperimentConfig"),
         ("def get_config(): return {}", r"must define get_config\(\) -> ExperimentConfig"),
         ("def get_config(:", r"config.py .*line 1"),
-        ("import flax_transformers", r"config.py .*No module named 'flax_transformers'"),
+        ("\n\nraise SystemExit(3)", r"config.py, line 3, must run, got SystemExit: 3"),
+        ("def get_config():\n    return 1 / 0", r"config.py, line 2, must run, got ZeroDivision"),
+        ("import flax_transformers", r"config.py.*No module named 'flax_transformers'"),
     ],
 )
 def test_files_that_give_no_config_are_refused(tmp_path, text, message):

@@ -35,3 +35,9 @@ def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
     write_file(path, "newer")
     assert path.read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        write_file(tmp_path / "no" / "file", "text")
+    assert error.value.filename == str(tmp_path / "no" / "file")

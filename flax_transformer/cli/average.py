@@ -5,7 +5,10 @@ from pathlib import Path
 
 from flax_transformer.checkpoints.damage import join_steps
 from flax_transformer.checkpoints.reader import list_steps
-from flax_transformer.cli.command_parser import positive_int
+from flax_transformer.cli.command_parser import (
+    positive_int,
+    to_path,
+)
 from flax_transformer.config import load_config
 from flax_transformer.data.public_tokenizer import load_tokenizer
 from flax_transformer.errors import InputError
@@ -22,7 +25,7 @@ from flax_transformer.run_layout import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="a run's work directory")
+    parser.add_argument("workdir", metavar="WORKDIR", type=to_path, help="a run's work directory")
     parser.add_argument(
         "--last",
         metavar="K",
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=Path,
+        type=to_path,
         help=f"model directory to write; an older model there is replaced "
         f"(default: WORKDIR/{MODEL_DIRECTORY}, the run's own choice)",
     )

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.cli.command_parser import UsageError, finite_float
+from flax_transformer.cli.command_parser import (
+    UsageError,
+    finite_float,
+    to_path,
+)
 from flax_transformer.cli.decoding_arguments import add_model_argument
 from flax_transformer.cli.text_io import open_output
 from flax_transformer.config import ExperimentConfig, load_config
@@ -35,7 +39,7 @@ _HEADS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_model_argument(parser)
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    parser.add_argument("--output", metavar="FILE", type=to_path, help="default: standard output")
     parser.add_argument(
         "--power",
         metavar="WATTS",

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from flax_transformer.errors import InputError
@@ -61,6 +62,17 @@ def suggest(name: str, choices: Sequence[str]) -> str:
     """
     nearest = difflib.get_close_matches(name, choices, n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def to_path(text: str) -> Path:
+    """Read a path; nothing, as of a variable that is not set, is none.
+
+    >>> to_path("runs/quickstart").name
+    'quickstart'
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got nothing; . is the current directory")
+    return Path(text)
 
 
 def positive_int(text: str) -> int:

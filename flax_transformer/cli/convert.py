@@ -1,8 +1,8 @@
 """``flax-transformer convert``: between this library's directories and those of public models."""
 
 import argparse
-from pathlib import Path
 
+from flax_transformer.cli.command_parser import to_path
 from flax_transformer.interop.hub import find_directory
 from flax_transformer.interop.pretrained import (
     is_public,
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="DST",
-        type=Path,
+        type=to_path,
         help="directory to write; an older model there is replaced",
     )
     parser.add_argument(

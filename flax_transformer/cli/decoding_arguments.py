@@ -1,7 +1,6 @@
 """The options of every command that translates."""
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 import jax
@@ -12,6 +11,7 @@ from flax_transformer.cli.command_parser import (
     finite_float,
     non_negative_int,
     positive_int,
+    to_path,
 )
 from flax_transformer.decoding.beam_strategy import BeamSearch, EarlyStopping
 from flax_transformer.decoding.greedy import Greedy
@@ -41,7 +41,7 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        type=Path,
+        type=to_path,
         help="a run's work directory, an exported model, or a public one: a directory, or a name "
         "on the Hugging Face hub",
     )

@@ -3,8 +3,8 @@
 import argparse
 import contextlib
 import json
-from pathlib import Path
 
+from flax_transformer.cli.command_parser import to_path
 from flax_transformer.cli.decoding_arguments import (
     add_decoding_arguments,
     add_model_argument,
@@ -26,16 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_model_argument(parser)
     parser.add_argument(
-        "--source", metavar="FILE", type=Path, required=True, help="text to translate"
+        "--source", metavar="FILE", type=to_path, required=True, help="text to translate"
     )
     parser.add_argument(
         "--reference",
         metavar="FILE",
-        type=Path,
+        type=to_path,
         required=True,
         help="its translations, untouched by any tokenisation",
     )
-    parser.add_argument("--output", metavar="FILE", type=Path, help="keep the translations here")
+    parser.add_argument("--output", metavar="FILE", type=to_path, help="keep the translations here")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
     add_decoding_arguments(parser)
 

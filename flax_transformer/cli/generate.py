@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from flax_transformer.array_types import Parameters
-from flax_transformer.cli.command_parser import UsageError
+from flax_transformer.cli.command_parser import (
+    UsageError,
+    to_path,
+)
 from flax_transformer.cli.decoding_arguments import (
     add_beam_arguments,
     add_length_arguments,
@@ -69,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "single text (default: each line of the input is a prompt, and what follows it becomes a "
         "line)",
     )
-    parser.add_argument("--input", metavar="FILE", type=Path, help="default: standard input")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    parser.add_argument("--input", metavar="FILE", type=to_path, help="default: standard input")
+    parser.add_argument("--output", metavar="FILE", type=to_path, help="default: standard output")
     add_combination_arguments(parser)
     add_beam_arguments(parser, default_size=1)
     add_length_arguments(parser, f"{_MAX_LENGTH}, or the positions that are left")

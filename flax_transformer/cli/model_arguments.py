@@ -3,7 +3,11 @@
 import argparse
 from pathlib import Path
 
-from flax_transformer.cli.command_parser import UsageError, finite_float
+from flax_transformer.cli.command_parser import (
+    UsageError,
+    finite_float,
+    to_path,
+)
 from flax_transformer.decoding.model_combinations import AVERAGE, Combination, Contrast, Ensemble
 from flax_transformer.errors import InputError
 
@@ -14,7 +18,7 @@ def add_combination_arguments(parser: argparse.ArgumentParser) -> None:
         "--ensemble",
         metavar="MODEL",
         nargs="+",
-        type=Path,
+        type=to_path,
         default=[],
         help="further models of the same tokenizer: average the probabilities of all",
     )
@@ -28,7 +32,7 @@ def add_combination_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contrast",
         metavar="MODEL",
-        type=Path,
+        type=to_path,
         help="a weaker model of the same tokenizer: prefer what it finds less probable",
     )
     parser.add_argument(

@@ -4,11 +4,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
-from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
+from flax_transformer.cli.command_parser import (
+    CommandParser,
+    UsageError,
+    suggest,
+    to_path,
+)
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
 from flax_transformer.errors import InputError
@@ -29,7 +33,7 @@ def main(argv: list[str]) -> int:
         epilog="Any field of the config can be set, as for train.",
         formatter_class=argparse.HelpFormatter,
     )
-    parser.add_argument("--config", type=Path, help="a file of configs/")
+    parser.add_argument("--config", type=to_path, help="a file of configs/")
     parser.add_argument(
         "--mesh", type=parse_mesh, help=f"sizes of {', '.join(MESH_AXES)}; 1 where left out"
     )

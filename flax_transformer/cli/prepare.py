@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from flax_transformer.cli.command_parser import to_path
 from flax_transformer.data.convert_tfrecord import convert_tfrecord
 from flax_transformer.data.prepare import prepare_dataset
 from flax_transformer.data.tfds_builders import default_data_dir
@@ -17,13 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=to_path,
         metavar="DIR",
         help="where TFDS keeps datasets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)",
     )
     parser.add_argument(
         "--convert-from",
-        type=Path,
+        type=to_path,
         metavar="DIR",
         help="convert the TFRECORD copy in this directory (the one with dataset_info.json) instead "
         'of downloading; needs the extra "[tf]"',

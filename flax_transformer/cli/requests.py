@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from flax_transformer.cli.command_parser import to_path
 from flax_transformer.cli.text_io import iterate_lines, open_input
 from flax_transformer.errors import InputError
 from flax_transformer.evaluation.translation import Request
@@ -15,14 +16,14 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--constraints",
         metavar="FILE",
-        type=Path,
+        type=to_path,
         help="texts that the output of each line must hold, apart from the word before: a line "
         "for a line, texts separated by tabs",
     )
     parser.add_argument(
         "--prefix",
         metavar="FILE",
-        type=Path,
+        type=to_path,
         help="how the output of each line must begin: a line for a line",
     )
 

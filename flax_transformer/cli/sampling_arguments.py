@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from flax_transformer.cli.command_parser import (
     UsageError,
     finite_float,
     non_negative_int,
     positive_int,
+    to_path,
 )
 from flax_transformer.cli.decoding_arguments import (
     BEAM_OPTIONS,
@@ -89,7 +89,7 @@ def add_constraint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bad-words",
         metavar="FILE",
-        type=Path,
+        type=to_path,
         help="never write what a line of this file holds, as the tokenizer splits it, with or "
         "without a space before it",
     )

@@ -1,8 +1,8 @@
 """``flax-transformer score``: the log-probability of given translations."""
 
 import argparse
-from pathlib import Path
 
+from flax_transformer.cli.command_parser import to_path
 from flax_transformer.cli.decoding_arguments import add_batch_tokens_argument, add_model_argument
 from flax_transformer.cli.progress import progress_bar
 from flax_transformer.cli.sampling_arguments import (
@@ -18,9 +18,11 @@ from flax_transformer.interop.pretrained import load_translator
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_model_argument(parser)
-    parser.add_argument("--source", metavar="FILE", type=Path, required=True, help="source text")
-    parser.add_argument("--target", metavar="FILE", type=Path, required=True, help="translations")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    parser.add_argument("--source", metavar="FILE", type=to_path, required=True, help="source text")
+    parser.add_argument(
+        "--target", metavar="FILE", type=to_path, required=True, help="translations"
+    )
+    parser.add_argument("--output", metavar="FILE", type=to_path, help="default: standard output")
     add_forced_first_argument(parser)
     add_batch_tokens_argument(parser)
 

@@ -7,7 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flax_transformer.cli.allocator import say_so
-from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest
+from flax_transformer.cli.command_parser import (
+    CommandParser,
+    UsageError,
+    suggest,
+    to_path,
+)
 from flax_transformer.cli.distributed import add_distributed_arguments, joined_processes
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
@@ -27,12 +32,12 @@ def main(argv: list[str]) -> int:
         epilog="With --config, --help lists the fields of that config.",
         formatter_class=argparse.HelpFormatter,
     )
-    parser.add_argument("--config", type=Path, help="a file of configs/")
-    parser.add_argument("--workdir", type=Path, help="directory of the run, made if missing")
+    parser.add_argument("--config", type=to_path, help="a file of configs/")
+    parser.add_argument("--workdir", type=to_path, help="directory of the run, made if missing")
     parser.add_argument(
         "--init-from",
         metavar="DIR",
-        type=Path,
+        type=to_path,
         help="start from the parameters and the tokenizer of a run, a model directory or a "
         "public model",
     )

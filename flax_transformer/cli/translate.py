@@ -4,10 +4,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TextIO
 
-from flax_transformer.cli.command_parser import UsageError, positive_int
+from flax_transformer.cli.command_parser import (
+    UsageError,
+    positive_int,
+    to_path,
+)
 from flax_transformer.cli.decoding_arguments import (
     add_decoding_arguments,
     add_model_argument,
@@ -48,8 +51,8 @@ _logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_model_argument(parser)
-    parser.add_argument("--input", metavar="FILE", type=Path, help="default: standard input")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    parser.add_argument("--input", metavar="FILE", type=to_path, help="default: standard input")
+    parser.add_argument("--output", metavar="FILE", type=to_path, help="default: standard output")
     add_combination_arguments(parser)
     add_decoding_arguments(parser)
     add_sampling_arguments(parser)

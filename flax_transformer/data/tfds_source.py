@@ -169,8 +169,10 @@ def load_tfds_pairs(
                 f"{', '.join(languages_of(builder))} ({name}), got {language!r}."
             )
     examples = _open_split(builder, split)
-    _check_files(builder, split, len(examples))
     instructions = builder.info.splits[split].file_instructions
+    if sum(part.take for part in instructions) <= 0:
+        raise InputError(f"{name} {split} must hold examples, got none.")
+    _check_files(builder, split, len(examples))
     return TfdsSentencePairs(
         examples,
         ranges=[RecordRange(part.filename, part.skip, part.take) for part in instructions],

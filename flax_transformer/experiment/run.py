@@ -11,7 +11,7 @@ import jax
 
 from flax_transformer.checkpoints.attachments import Attachments, pack_files
 from flax_transformer.checkpoints.directory_lock import lock_directory
-from flax_transformer.config import ExperimentConfig, save_config
+from flax_transformer.config import ExperimentConfig, flatten_config, save_config
 from flax_transformer.errors import InputError
 from flax_transformer.experiment.selection import (
     choose_on_dev,
@@ -24,6 +24,7 @@ from flax_transformer.experiment.tasks import make_task
 from flax_transformer.models.parameters import num_parameters
 from flax_transformer.parallel.mesh import make_mesh
 from flax_transformer.parallel.processes import (
+    check_same,
     do_once,
     fetch,
     is_first_process,
@@ -106,6 +107,8 @@ def _run(
     strict: bool,
 ) -> bool:
     begin = time.perf_counter()
+    options = {"--init-from": init_from, "--restart-data": restart_data, "strict": strict}
+    check_same(_what_must_agree(config) | options)
     mesh = make_mesh(config.mesh)
     task = make_task(config.training.task)
     corpus = load_corpus(config, task)
@@ -114,6 +117,7 @@ def _run(
         config, task, corpus, mesh, workdir, init_from=init_from, restart_data=restart_data
     )
     batches = task.make_batches(setting)
+    check_same(batches.get_state()["stream"])
     start = Start(params=params, restart_data=restart_data, strict=strict)
     ending = _train(setting, batches, start)
     if ending is Ending.INTERRUPTED:
@@ -124,6 +128,12 @@ def _run(
         report_test_scores(setting, dev_score)
     wait_for_all("end of the run")
     return True
+
+
+def _what_must_agree(config: ExperimentConfig) -> dict[str, object]:
+    """Return the fields that every process must have alike."""
+    of_a_host = {"data.data_dir", "pipeline.num_threads"}
+    return {name: v for name, v in flatten_config(config).items() if name not in of_a_host}
 
 
 def _train(setting: Setting, batches: grain.DatasetIterator, start: Start) -> Ending:

@@ -23,7 +23,7 @@ def replace_directory(
     Raises:
         InputError: ``directory`` holds anything else, or cannot be written.
     """
-    directory = directory.absolute()
+    directory = directory.resolve()  # a link stays, and what it leads to is replaced
     new = directory.with_name(f".{directory.name}.new")
     old = name_of_old(directory)
     try:
@@ -40,8 +40,8 @@ def replace_directory(
 
 def name_of_old(directory: Path) -> Path:
     """Return what a directory is called while another one takes its place."""
-    absolute = directory.absolute()
-    return absolute.parent / f".{absolute.name}.old"
+    resolved = directory.resolve()
+    return resolved.parent / f".{resolved.name}.old"
 
 
 def _check_replaceable(directory: Path, may_hold: Collection[str]) -> None:

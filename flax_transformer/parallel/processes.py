@@ -1,6 +1,7 @@
 """What the processes of one training tell each other; in a single process all of it is free."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from flax_transformer.array_types import Array
+from flax_transformer.array_types import Array, Bool
 from flax_transformer.errors import InputError
 
 
@@ -47,6 +48,27 @@ def tell_all(flag: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(flag)))
 
 
+def check_same(values: Mapping[str, object]) -> None:
+    """Refuse to go on where processes were given different values; all of them must call this.
+
+    Raises:
+        InputError: in every process; the message names the first of the values that differ.
+
+    >>> check_same({"seed": 0})
+    """
+    if jax.process_count() == 1:
+        return
+    names = sorted(values)
+    if not _is_same([names]).all():
+        raise InputError("all processes must run the same version and task, got different ones.")
+    is_same = _is_same([values[name] for name in names])
+    for name in (name for name, same in zip(names, is_same, strict=True) if not same):
+        raise InputError(
+            f"{name} must be the same in all processes, got {values[name]} in process "
+            f"{jax.process_index()}."
+        )
+
+
 def do_once(action: Callable[[], None], name: str) -> None:
     """Let the first process do something for all, and return when it is done.
 
@@ -54,15 +76,16 @@ def do_once(action: Callable[[], None], name: str) -> None:
 
     Raises:
         InputError: the first process could not do it.
+        OSError: likewise, in that process alone.
 
     >>> do_once(lambda: print("done"), "the example")
     done
     """
-    error: InputError | None = None
+    error: InputError | OSError | None = None
     if is_first_process():
         try:
             action()
-        except InputError as caught:
+        except (InputError, OSError) as caught:
             error = caught
     # All must hear of it, or they would wait for a process that has gone another way.
     has_failed = tell_all(error is not None)
@@ -129,6 +152,14 @@ class AnyProcess:
         """
         self.tell(flag)
         return self.tell(flag)
+
+
+def _is_same(values: Sequence[object]) -> Bool[np.ndarray, " n"]:
+    """Tell of each value whether all processes have it; they must have equally many."""
+    hashes = [hashlib.sha256(repr(value).encode()).digest()[:4] for value in values]
+    ours = np.frombuffer(b"".join(hashes), np.uint32)
+    everyone = np.asarray(multihost_utils.process_allgather(ours))
+    return (everyone == everyone[0]).all(axis=0)
 
 
 def _fetch_leaf(leaf: Any) -> np.ndarray:

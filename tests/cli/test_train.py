@@ -63,6 +63,7 @@ def test_signals_end_a_run_in_good_order(tmp_path, config_file, run_main):
         (["--config", "none.py", "--workdir", "run"], 1, "--config must be a Python file"),
         (["--workdir", "run"], 2, "--config must be given"),
         (["--config", "{config}"], 2, "--workdir must be given"),
+        (["--config", "{config}", "--workdir", ""], 2, "must be a path, got nothing"),
         (["--config", "{config}", "--wrkdir=x"], 2, "must be given; did you mean --workdir?"),
         (["--help", "--config"], 2, "--config: expected one argument"),
         (

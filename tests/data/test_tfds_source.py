@@ -320,3 +320,8 @@ def test_a_dataset_that_is_not_there_is_refused_with_the_remedy(
 def test_a_language_that_the_dataset_has_not_is_refused(prepared: Path) -> None:
     with pytest.raises(InputError, match=r"two of de, en \(tiny_pairs\), got 'fr'"):
         load_sentence_pairs(tiny(prepared, "fr"), "train")
+
+
+def test_a_part_without_examples_is_refused(prepared: Path) -> None:
+    with pytest.raises(InputError, match=r"train\[10:5\] must hold examples, got none"):
+        load_sentence_pairs(tiny(prepared), "train[10:5]")

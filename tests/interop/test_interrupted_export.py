@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tiny_public_models import make_public
 
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TokenizerConfig, train_tokenizer
@@ -78,3 +79,14 @@ def test_between_the_two_renamings_the_old_model_is_found(tmp_path: Path) -> Non
     (tmp_path / "model").rename(tmp_path / ".model.old")
     assert_whole(tmp_path / "model", pretrained)
     assert_whole(tmp_path, pretrained)
+
+
+def test_a_link_to_a_model_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "model"
+    link.symlink_to("elsewhere", target_is_directory=True)
+    for _ in range(3):
+        save_model(link, make_public("GPT2LMHeadModel"))
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "config.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "model"}

@@ -13,12 +13,14 @@ from flax_transformer.cli.distributed import initialize_distributed
 from flax_transformer.data.sentence_pair import SentencePair
 from flax_transformer.data.tokenizer import TokenizerConfig, train_tokenizer
 from flax_transformer.decoding.greedy import Greedy
+from flax_transformer.errors import InputError
 from flax_transformer.evaluation.translate import translate
 from flax_transformer.models.encoder_decoder import EncoderDecoder
 from flax_transformer.models.transformer_config import TransformerConfig
 from flax_transformer.parallel.mesh import MeshConfig, make_mesh
 from flax_transformer.parallel.processes import (
     AnyProcess,
+    check_same,
     fetch,
     is_first_process,
     place_whole,
@@ -45,6 +47,19 @@ def check_agreement() -> list[bool]:
     """Want something from the third call on, in the second process only."""
     agreement = AnyProcess()
     return [agreement.tell(call >= 2 and not is_first_process()) for call in range(6)]
+
+
+def check_values() -> list[str]:
+    """Compare values of which one differs, and names of values."""
+    number = jax.process_index()
+    check_same({"seed": 3, "name": "é"})
+    refusals = []
+    for values in ({"seed": 3, "dtype": f"float{number}"}, {f"name{number}": 0}):
+        try:
+            check_same(values)
+        except InputError as error:
+            refusals.append(str(error))
+    return refusals
 
 
 def check_barrier(directory: Path) -> bool:
@@ -95,6 +110,7 @@ def main() -> None:
         "num_devices": [jax.device_count(), jax.local_device_count()],
         "fetch": check_fetch(),
         "agreement": check_agreement(),
+        "values": check_values(),
         "barrier": check_barrier(directory),
         "translation": check_translation(),
     }

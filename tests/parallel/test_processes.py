@@ -19,6 +19,11 @@ def test_two_processes_agree(tmp_path):
             "num_devices": [8, 4],
             "fetch": True,
             "agreement": [False, False, False, True, True, True],
+            "values": [
+                f"dtype must be the same in all processes, got float{process_id} in process "
+                f"{process_id}.",
+                "all processes must run the same version and task, got different ones.",
+            ],
             "barrier": True,
             "translation": True,
         }
