@@ -1,4 +1,7 @@
-"""A tiny training whose second evaluation does not end: ``slow_trainer.py WORKDIR``."""
+"""A tiny training whose second evaluation does not end: ``slow_trainer.py WORKDIR``.
+
+The file ``evaluating`` says that it has begun, ``asked`` that a first signal has been taken note of.
+"""
 
 import signal
 import sys
@@ -13,9 +16,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def give_scores():
-        """Give one score, say that the second evaluation has begun, and wait."""
+        """Give one score, say how far the second evaluation is, and wait."""
         yield 1.0
+        handler = signal.getsignal(signal.SIGTERM)
         (workdir / "evaluating").touch()
+        while signal.getsignal(signal.SIGTERM) == handler:
+            time.sleep(0.01)
+        (workdir / "asked").touch()
         time.sleep(600)
 
     task = make_tiny_task(workdir)

@@ -107,7 +107,7 @@ def _run(
     strict: bool,
 ) -> bool:
     begin = time.perf_counter()
-    options = {"--init-from": init_from, "--restart-data": restart_data, "strict": strict}
+    options = {"--init-from": init_from, "--restart-data": restart_data, "--strict-resume": strict}
     check_same(_what_must_agree(config) | options)
     mesh = make_mesh(config.mesh)
     task = make_task(config.training.task)

@@ -47,7 +47,7 @@ def test_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "encoder and a decoder" in card
     assert "- direction: en → pt" in card
     assert "- test_bleu: 31.25 (tok:13a)" in card
-    assert "0.2 kWh: 0.5 hours that were measured, times 400 W that were assumed" in card
+    assert "0.2 kWh: 0.5 hours that were measured (all but start and test), times 400 W" in card
     assert "| positions | 13 |" in card
 
 

@@ -66,7 +66,7 @@ def test_a_second_signal_ends_a_training_at_once(tmp_path, number):
     wait_until(lambda: (tmp_path / "evaluating").exists() or process.poll() is not None)
     assert (tmp_path / "evaluating").exists(), finish(process)
     process.send_signal(number)
-    time.sleep(0.5)  # two signals at once may come as one
+    wait_until((tmp_path / "asked").exists)  # two signals at once may come as one
     wait_until(lambda: list_steps(tmp_path / "checkpoints") == [2])
     assert process.poll() is None
     process.send_signal(number)
