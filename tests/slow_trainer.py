@@ -1,6 +1,6 @@
 """A tiny training whose second evaluation does not end: ``slow_trainer.py WORKDIR``.
 
-The file ``evaluating`` says that it has begun, ``asked`` that a first signal has been taken note of.
+The file ``evaluating`` says that it has begun, ``asked`` that a signal has been taken note of.
 """
 
 import signal

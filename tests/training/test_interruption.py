@@ -1,7 +1,6 @@
 import os
 import signal
 import threading
-import time
 
 import pytest
 from process_group import finish, start_process, wait_until
