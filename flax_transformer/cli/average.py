@@ -5,10 +5,7 @@ from pathlib import Path
 
 from flax_transformer.checkpoints.damage import join_steps
 from flax_transformer.checkpoints.reader import list_steps
-from flax_transformer.cli.command_parser import (
-    positive_int,
-    to_path,
-)
+from flax_transformer.cli.command_parser import positive_int, to_path
 from flax_transformer.config import load_config
 from flax_transformer.data.public_tokenizer import load_tokenizer
 from flax_transformer.errors import InputError

@@ -5,11 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_transformer.cli.command_parser import (
-    UsageError,
-    finite_float,
-    to_path,
-)
+from flax_transformer.cli.command_parser import UsageError, finite_float, to_path
 from flax_transformer.cli.decoding_arguments import add_model_argument
 from flax_transformer.cli.text_io import open_output
 from flax_transformer.config import ExperimentConfig, load_config

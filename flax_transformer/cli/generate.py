@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from flax_transformer.array_types import Parameters
-from flax_transformer.cli.command_parser import (
-    UsageError,
-    to_path,
-)
+from flax_transformer.cli.command_parser import UsageError, to_path
 from flax_transformer.cli.decoding_arguments import (
     add_beam_arguments,
     add_length_arguments,

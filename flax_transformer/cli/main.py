@@ -9,12 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from flax_transformer.cli.allocator import restart_with_tuned_allocator
-from flax_transformer.cli.command_parser import (
-    CommandParser,
-    UsageError,
-    positive_int,
-    suggest,
-)
+from flax_transformer.cli.command_parser import CommandParser, UsageError, positive_int, suggest
 from flax_transformer.cli.compile_cache import keep_compiled_programs
 from flax_transformer.cli.exit_status import run_guarded
 from flax_transformer.parallel.threads import limit_threads

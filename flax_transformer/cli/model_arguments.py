@@ -3,11 +3,7 @@
 import argparse
 from pathlib import Path
 
-from flax_transformer.cli.command_parser import (
-    UsageError,
-    finite_float,
-    to_path,
-)
+from flax_transformer.cli.command_parser import UsageError, finite_float, to_path
 from flax_transformer.decoding.model_combinations import AVERAGE, Combination, Contrast, Ensemble
 from flax_transformer.errors import InputError
 

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
-from flax_transformer.cli.command_parser import (
-    CommandParser,
-    UsageError,
-    suggest,
-    to_path,
-)
+from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest, to_path
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file
 from flax_transformer.errors import InputError

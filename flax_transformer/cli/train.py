@@ -7,12 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flax_transformer.cli.allocator import say_so
-from flax_transformer.cli.command_parser import (
-    CommandParser,
-    UsageError,
-    suggest,
-    to_path,
-)
+from flax_transformer.cli.command_parser import CommandParser, UsageError, suggest, to_path
 from flax_transformer.cli.distributed import add_distributed_arguments, joined_processes
 from flax_transformer.cli.overrides import apply_overrides
 from flax_transformer.config import read_config_file

@@ -6,11 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from flax_transformer.cli.command_parser import (
-    UsageError,
-    positive_int,
-    to_path,
-)
+from flax_transformer.cli.command_parser import UsageError, positive_int, to_path
 from flax_transformer.cli.decoding_arguments import (
     add_decoding_arguments,
     add_model_argument,

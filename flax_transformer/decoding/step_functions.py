@@ -136,11 +136,11 @@ def make_contrastive_step(
         expert_logits, expert_cache = expert(tokens, caches[0])
         amateur_logits, amateur_cache = amateur(tokens, caches[1])
         of_expert = _log_probs(expert_logits)
-        # What the amateur rules out would be infinitely better than all else.
         # From the largest on, lest a small temperature divides to infinity.
         largest = amateur_logits.max(axis=-1, keepdims=True)
         cooled = amateur_logits - jnp.where(largest == -jnp.inf, 0.0, largest)
         cooled /= max(amateur_temperature, float(np.finfo(np.float32).tiny))
+        # What the amateur rules out would be infinitely better than all else.
         of_amateur = jnp.maximum(_log_probs(cooled), _LEAST_LOG_PROB)
         least = of_expert.max(axis=-1, keepdims=True) + math.log(plausibility)
         is_plausible = (of_expert >= least) & (of_expert > -jnp.inf)

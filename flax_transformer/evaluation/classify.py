@@ -43,7 +43,8 @@ def classify(
             the same texts, and gets all results. None for one device.
 
     Raises:
-        InputError: ``max_length`` is out of range, or the model has another head.
+        InputError: ``max_length`` is out of range, the model has another head, or one text is given
+            in place of several.
     """
     check_texts(texts, "texts")
     if model.config.head != "sequence_classification":

@@ -57,7 +57,7 @@ def continue_texts(
         batch_tokens: positions of a batch's prompts at most, padding included.
 
     Raises:
-        InputError: a prompt is too long.
+        InputError: a prompt is too long, or one text is given in place of several.
     """
     check_texts(prompts, "prompts")
     models = model if isinstance(model, tuple) else (model,)

@@ -49,8 +49,9 @@ def score_pairs(
         progress: called after each batch.
 
     Raises:
-        InputError: there are more sources than targets or fewer, or a target is longer than the
-            model can read: the score of a part would be taken for that of the whole.
+        InputError: there are more sources than targets or fewer, one text is given in place of
+            several, or a target is longer than the model can read: the score of a part would be
+            taken for that of the whole.
     """
     check_texts(sources, "sources")
     check_texts(targets, "targets")

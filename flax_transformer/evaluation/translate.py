@@ -74,7 +74,8 @@ def translate(
         progress: called after each batch.
 
     Raises:
-        InputError: a length is out of range, or several streams are to share a mesh.
+        InputError: a length is out of range, several streams are to share a mesh, or one text is
+            given in place of several.
     """
     windows = translate_windows(
         model,
